@@ -1,0 +1,29 @@
+"""AT-EDM's mathematics in pure torch: ranking, selection, recovery, schedule and cost. Usable without ComfyUI."""
+
+from .cost import block_flops, prune_point, unet_flops
+from .dsap import DSAPSchedule
+from .fused import log_sum_exp
+from .gwpr import combine_heads, cross_gwpr, gwpr
+from .recovery import recover, stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
+from .tokens import TokenSubset, kept_tokens
+from .unet import AttentionBlock, UNetStructure, stage_ends
+
+__all__ = [
+    "AttentionBlock",
+    "DSAPSchedule",
+    "TokenSubset",
+    "UNetStructure",
+    "block_flops",
+    "combine_heads",
+    "cross_gwpr",
+    "gwpr",
+    "kept_tokens",
+    "log_sum_exp",
+    "prune_point",
+    "recover",
+    "stage_ends",
+    "stand_in_by_attention",
+    "stand_in_by_cosine",
+    "stand_in_by_grid",
+    "unet_flops",
+]

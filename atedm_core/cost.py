@@ -1,0 +1,99 @@
+"""Floating-point operations of a U-Net, full and pruned, in closed form.
+
+Two operations per multiply-add, one sample, no guidance: the convention in which the paper's SDXL takes 6.7 TFLOPs a
+step at 1024 px. Counted is what `torch.utils.flop_counter` counts: matrix products, convolutions and attention.
+The pack's own work (ranking, gathering, filling) is not counted here; it is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from .tokens import kept_tokens
+from .unet import AttentionBlock, UNetStructure
+
+PrunePoint = Literal["after first layer", "inside first layer"]
+"""Where tokens are dropped: after the first layer's feed-forward (the paper), or after its self-attention."""
+
+CONTEXT_TOKENS = 77
+LATENT_SCALE = 8
+
+
+def prune_point(layers: int) -> PrunePoint:
+    """The paper's point where a later layer is there to gain from it; in a block of one layer, inside that layer."""
+    return "after first layer" if layers > 1 else "inside first layer"
+
+
+def self_attention_flops(width: int, tokens: int) -> int:
+    """Query, key, value and output projections, and both attention products, over `tokens`."""
+    return 2 * (4 * tokens * width**2 + 2 * tokens**2 * width)
+
+
+def cross_attention_flops(width: int, tokens: int, context_width: int, context_tokens: int) -> int:
+    """Query and output projections of `tokens`, key and value projections of the text, both attention products."""
+    projections = 2 * tokens * width**2 + 2 * context_tokens * context_width * width
+    return 2 * (projections + 2 * tokens * context_tokens * width)
+
+
+def feed_forward_flops(width: int, tokens: int) -> int:
+    """GEGLU to four times the width (two projections in one) and back."""
+    return 2 * 12 * tokens * width**2
+
+
+def block_flops(
+    block: AttentionBlock,
+    tokens: int,
+    kept: int | None = None,
+    *,
+    context_tokens: int = CONTEXT_TOKENS,
+    point: PrunePoint | None = None,
+) -> int:
+    """One attention block on `tokens` tokens of one sample.
+
+    Args:
+        block: which block.
+        tokens: on its full grid.
+        kept: tokens left after pruning; `None` or `tokens` for a full block.
+        context_tokens: text tokens.
+        point: where the others are dropped; by default `prune_point(block.layers)`.
+    """
+    kept = tokens if kept is None else kept
+    point = point or prune_point(block.layers)
+    in_first = tokens if point == "after first layer" else kept
+
+    def rest_of_layer(count: int) -> int:
+        cross = cross_attention_flops(block.width, count, block.context_width, context_tokens)
+        return cross + feed_forward_flops(block.width, count)
+
+    first = self_attention_flops(block.width, tokens) + rest_of_layer(in_first)
+    later = self_attention_flops(block.width, kept) + rest_of_layer(kept)
+    projections = 2 * 2 * tokens * block.channels * block.width
+    return projections + first + (block.layers - 1) * later
+
+
+def unet_flops(
+    structure: UNetStructure,
+    latent: tuple[int, int],
+    ratio: float | Callable[[AttentionBlock], float] = 0.0,
+    *,
+    context_tokens: int = CONTEXT_TOKENS,
+) -> int:
+    """One forward pass of the whole U-Net for one sample.
+
+    Args:
+        structure: of the model.
+        latent: (height, width) of the latent, which is the picture's size over 8.
+        ratio: share of tokens dropped in every attention block, or a function giving it per block.
+        context_tokens: text tokens.
+    """
+    total = 2 * structure.fixed_macs
+    for level, macs in enumerate(structure.other_macs):
+        height, width = structure.grid(level, latent)
+        total += 2 * macs * height * width
+    for block in structure.blocks:
+        height, width = structure.grid(block.level, latent)
+        tokens = height * width
+        share = ratio(block) if callable(ratio) else ratio
+        total += block_flops(block, tokens, kept_tokens(tokens, share), context_tokens=context_tokens)
+    return total

@@ -1,0 +1,191 @@
+"""Log-sum-exp attention on whatever fused kernel the device has, without ever building the attention map.
+
+A fused attention kernel computes, for every asking token, the log of the sum of its exponentiated logits over all
+answering tokens. That one number per asking token is all that map-free ranking needs (see `gwpr`). This module finds
+a kernel that returns it, and falls back to an exact form chunked over the asking tokens.
+
+Shapes, here and in `gwpr`: B samples, H heads, M asking tokens, N answering tokens, D head size.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+CHUNK_LOGITS = 1 << 22
+"""Logits the chunked form holds at once: 16 MiB in float32, which is well under any fused kernel's own inputs."""
+
+_HALF_DTYPES = (torch.float16, torch.bfloat16)
+_HEAD_SIZE_MULTIPLE = 8
+_PROBE_TOLERANCE = 2e-2
+
+Kernel = Callable[[Tensor, Tensor, float], Tensor]
+
+
+def log_sum_exp(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Log-sum-exp of scaled dot-product attention logits, one value per query.
+
+    `out[b, h, i] = log sum_j exp(queries[b, h, i] . keys[b, h, j] / sqrt(D) + bias[b, h, j])`
+
+    Args:
+        queries: `[B, H, M, D]`, any float dtype.
+        keys: `[B, H, N, D]`, same dtype and device, N >= 1.
+        bias: `[B, H, N]` float32, finite, added to the logits of each key; `None` adds nothing.
+
+    Returns:
+        `[B, H, M]` float32 (float64 for float64 inputs), natural logarithm.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+
+    >>> q = torch.zeros(1, 1, 2, 8); k = torch.zeros(1, 1, 4, 8)
+    >>> log_sum_exp(q, k).exp().round().tolist()
+    [[[4.0, 4.0]]]
+    """
+    _check_shapes(queries, keys, bias)
+    scale = queries.shape[-1] ** -0.5
+    head_size = queries.shape[-1] + (0 if bias is None else _bias_dimensions(queries.dtype))
+    kernel = _fused_kernel(queries.device, queries.dtype, head_size)
+    if kernel is None:
+        return chunked_log_sum_exp(queries, keys, bias)
+    if bias is not None:
+        queries, keys = append_bias(queries, keys, bias, scale)
+    return kernel(queries, keys, scale)
+
+
+def chunked_log_sum_exp(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The same as `log_sum_exp` with plain matrix products in at least float32, on any device.
+
+    Never holds more than about `CHUNK_LOGITS` logits (or the logits of one query, where that is more).
+    """
+    compute_dtype = torch.float64 if queries.dtype == torch.float64 else torch.float32
+    scale = queries.shape[-1] ** -0.5
+    keys_transposed = keys.to(compute_dtype).transpose(-1, -2)
+    samples, heads, asking, _ = queries.shape
+    chunk = max(1, CHUNK_LOGITS // max(1, samples * heads * keys.shape[-2]))
+    parts = []
+    for start in range(0, asking, chunk):
+        logits = queries[:, :, start : start + chunk].to(compute_dtype) @ keys_transposed
+        logits *= scale
+        if bias is not None:
+            logits += bias.to(compute_dtype).unsqueeze(-2)
+        parts.append(logits.logsumexp(-1))
+    return torch.cat(parts, dim=-1)
+
+
+def append_bias(queries: Tensor, keys: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Carry a bias per key in extra head dimensions, so that any kernel applies it without knowing of it.
+
+    The queries get a constant power of two, the keys the bias divided by that constant and the scale. In half
+    precision the key's part is split into a high and a low half over two dimensions, which keeps about twice the
+    mantissa: without that, a bias of -20 in bfloat16 is off by up to 6 % of the weight it stands for.
+
+    Args:
+        queries: `[B, H, M, D]`.
+        keys: `[B, H, N, D]`.
+        bias: `[B, H, N]` float32.
+        scale: what the kernel multiplies dot products with.
+
+    Returns:
+        Queries and keys with one (float32, float64) or two (half precision) further head dimensions.
+    """
+    # A power of two multiplies without rounding; the nearest to 1/scale keeps both factors far from overflow.
+    constant = 2.0 ** round(math.log2(1.0 / scale))
+    part = (bias / (constant * scale)).unsqueeze(-1)
+    high = part.to(keys.dtype)
+    columns = [high]
+    if keys.dtype in _HALF_DTYPES:
+        columns.append((part - high.to(part.dtype)).to(keys.dtype))
+    constants = queries.new_full((*queries.shape[:-1], len(columns)), constant)
+    return torch.cat([queries, constants], dim=-1), torch.cat([keys, *columns], dim=-1)
+
+
+def _bias_dimensions(dtype: torch.dtype) -> int:
+    return 2 if dtype in _HALF_DTYPES else 1
+
+
+def _check_shapes(queries: Tensor, keys: Tensor, bias: Tensor | None) -> None:
+    fits = queries.ndim == 4 and keys.ndim == 4 and queries.shape[:2] == keys.shape[:2]
+    if not fits or queries.shape[-1] != keys.shape[-1] or keys.shape[-2] < 1:
+        raise ValueError(
+            f"queries {tuple(queries.shape)} and keys {tuple(keys.shape)} do not fit together: "
+            "give [samples, heads, tokens, head size] with the same samples, heads and head size, and one key or more"
+        )
+    if bias is not None and bias.shape != keys.shape[:-1]:
+        raise ValueError(
+            f"bias {tuple(bias.shape)} does not fit keys {tuple(keys.shape)}: "
+            f"give one value per key, {tuple(keys.shape[:-1])}"
+        )
+
+
+def _pad_head(x: Tensor) -> Tensor:
+    """Zero-pad the head size to what CUDA kernels ask for; zeros add nothing to a dot product."""
+    missing = -x.shape[-1] % _HEAD_SIZE_MULTIPLE
+    return torch.nn.functional.pad(x, (0, missing)) if missing else x
+
+
+def _cpu_flash(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(queries, keys, keys, scale=scale)[1]
+
+
+def _cuda_flash(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    queries, keys = _pad_head(queries), _pad_head(keys)
+    return torch.ops.aten._scaled_dot_product_flash_attention(queries, keys, keys, scale=scale)[1]
+
+
+def _cuda_efficient(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    queries, keys = _pad_head(queries), _pad_head(keys)
+    # Nobody reads the output, so the narrowest values the kernel takes make it cheapest.
+    values = keys[..., :_HEAD_SIZE_MULTIPLE]
+    out = torch.ops.aten._scaled_dot_product_efficient_attention(queries, keys, values, None, True, scale=scale)
+    return out[1][..., : queries.shape[-2]]
+
+
+def _cuda_cudnn(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    queries, keys = _pad_head(queries), _pad_head(keys)
+    out = torch.ops.aten._scaled_dot_product_cudnn_attention(queries, keys, keys, None, True, scale=scale)
+    return out[1].reshape(queries.shape[:-1])
+
+
+def _candidates(device_type: str, dtype: torch.dtype) -> list[Kernel]:
+    if device_type == "cpu":
+        return [_cpu_flash]
+    if device_type == "cuda":
+        return [_cuda_flash, _cuda_efficient, _cuda_cudnn] if dtype in _HALF_DTYPES else [_cuda_efficient]
+    return []
+
+
+@functools.lru_cache(maxsize=None)
+def _fused_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> Kernel | None:
+    """The first kernel that runs and agrees with the chunked form, tried once per device, dtype and head size.
+
+    Trying beats knowing: which head sizes a kernel takes, and in which base it gives its logarithm, differs between
+    architectures, vendors and releases.
+    """
+    for kernel in _candidates(device.type, dtype):
+        if _agrees(kernel, device, dtype, head_size):
+            return kernel
+    logger.info(
+        "AT-EDM: no fused log-sum-exp for %s on %s with head size %d, using the chunked form", dtype, device, head_size
+    )
+    return None
+
+
+def _agrees(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+    # A fixed ramp, not random numbers: the global generator must not move.
+    ramp = torch.arange(2 * 3 * 37 * head_size, device=device, dtype=torch.float32)
+    tokens = (ramp.mul(0.7).sin() * 2).reshape(2, 3, 37, head_size).to(dtype)
+    queries, keys = tokens[:, :, :16].contiguous(), tokens[:, :, 8:].contiguous()
+    try:
+        found = kernel(queries, keys, head_size**-0.5)
+    except (RuntimeError, NotImplementedError):
+        return False
+    expected = chunked_log_sum_exp(queries, keys)
+    return found.shape == expected.shape and bool((found - expected).abs().max() < _PROBE_TOLERANCE)

@@ -1,0 +1,131 @@
+"""Generalized Weighted Page Rank (G-WPR) over attention, computed without the attention map.
+
+AT-EDM (Wang et al., CVPR 2024, section 3.2) reads the attention map A of a layer as a directed graph in which every
+token votes for the tokens it attends to, weighted by its own importance. The map is never built here. With
+`lse_i = log sum_j exp(q_i.k_j / sqrt(D))`, which fused attention computes anyway,
+
+    (A^T s)_j = sum_i s_i exp(q_i.k_j / sqrt(D) - lse_i),
+
+so the logarithm of one iteration is the log-sum-exp of one fused attention call with swapped roles: keys ask,
+queries answer, and answer i carries the bias `log s_i - lse_i`. Everything stays in the log domain, so logits in the
+hundreds neither overflow nor vanish.
+
+Shapes: B samples, H heads, N tokens (M queries and N keys for cross-attention), D head size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .fused import log_sum_exp
+
+
+def gwpr(
+    q: Tensor, k: Tensor, *, start: Tensor | None = None, iterations: int = 1, tolerance: float | None = None
+) -> Tensor:
+    """G-WPR scores of self-attention tokens, per head: `s <- A^T s` from the uniform vector.
+
+    A is row-stochastic, so this is power iteration toward its stationary distribution and the sum of s stays 1.
+
+    Args:
+        q: queries `[B, H, N, D]`, any float dtype.
+        k: keys `[B, H, N, D]`, same dtype and device.
+        start: scores `[B, H, N]` to start from (a warm start), non-negative; uniform when `None`.
+        iterations: 1 or more; the most that are done when `tolerance` is given.
+        tolerance: stop once no score moves by more than this. Reading the change back synchronises the device.
+
+    Returns:
+        `[B, H, N]` float32 (float64 for float64 inputs), each head's scores summing to 1.
+
+    Raises:
+        ValueError: the shapes do not fit, or `iterations` is under 1.
+
+    >>> q = torch.zeros(1, 1, 4, 8)
+    >>> gwpr(q, q).tolist()
+    [[[0.25, 0.25, 0.25, 0.25]]]
+    """
+    if q.shape != k.shape:
+        raise ValueError(
+            f"queries {tuple(q.shape)} and keys {tuple(k.shape)} differ: self-attention ranks the tokens it asks with; "
+            "use cross_gwpr where queries and keys are different tokens"
+        )
+
+    row_log_sum = log_sum_exp(q, k)
+
+    def advance(log_scores: Tensor) -> Tensor:
+        return log_sum_exp(k, q, log_scores - row_log_sum)
+
+    return _iterate(advance, _log_start(start, row_log_sum), iterations, tolerance)
+
+
+def cross_gwpr(
+    q: Tensor, k: Tensor, *, start: Tensor | None = None, iterations: int = 1, tolerance: float | None = None
+) -> Tensor:
+    """G-WPR scores of the queries of a cross-attention map, per head: `s_K = A^T s_Q`, then `s_Q = A s_K`, normalised.
+
+    The generalized form on the bipartite graph of queries and keys (AT-EDM, section 3.2).
+
+    Args:
+        q: queries `[B, H, M, D]`, any float dtype.
+        k: keys `[B, H, N, D]`, same dtype and device; N may differ from M.
+        start: query scores `[B, H, M]` to start from, non-negative; uniform when `None`.
+        iterations: as in `gwpr`.
+        tolerance: as in `gwpr`.
+
+    Returns:
+        `[B, H, M]` float32 (float64 for float64 inputs), each head's scores summing to 1.
+
+    Raises:
+        ValueError: the shapes do not fit, or `iterations` is under 1.
+    """
+    row_log_sum = log_sum_exp(q, k)
+
+    def advance(log_scores: Tensor) -> Tensor:
+        log_key_scores = log_sum_exp(k, q, log_scores - row_log_sum)
+        return _log_normalize(log_sum_exp(q, k, log_key_scores) - row_log_sum)
+
+    return _iterate(advance, _log_start(start, row_log_sum), iterations, tolerance)
+
+
+def combine_heads(per_head: Tensor) -> Tensor:
+    """One score per token: the root mean square over heads, so that a head which is sure of a token is heard.
+
+    Args:
+        per_head: `[B, H, N]`.
+
+    Returns:
+        `[B, N]`, same dtype.
+
+    >>> combine_heads(torch.tensor([[[3.0], [4.0], [0.0], [0.0]]])).tolist()
+    [[2.5]]
+    """
+    return per_head.square().mean(dim=1).sqrt()
+
+
+def _iterate(advance, log_scores: Tensor, iterations: int, tolerance: float | None) -> Tensor:
+    if iterations < 1:
+        raise ValueError(f"iterations is {iterations}: one or more are needed to rank tokens")
+    for _ in range(iterations):
+        previous, log_scores = log_scores, advance(log_scores)
+        if tolerance is not None and bool((log_scores.exp() - previous.exp()).abs().max() <= tolerance):
+            break
+    # Rounding moves the sum by parts in a million per iteration; the result is a distribution exactly.
+    return _log_normalize(log_scores).exp()
+
+
+def _log_start(start: Tensor | None, like: Tensor) -> Tensor:
+    if start is None:
+        return torch.full_like(like, -math.log(like.shape[-1]))
+    if start.shape != like.shape:
+        raise ValueError(
+            f"start {tuple(start.shape)} does not fit: give one score per head and token, {tuple(like.shape)}"
+        )
+    # The smallest normal number stands for zero: its logarithm is finite, which the bias of a fused call has to be.
+    return _log_normalize(start.to(like.dtype).clamp_min(torch.finfo(like.dtype).tiny).log())
+
+
+def _log_normalize(log_scores: Tensor) -> Tensor:
+    return log_scores - log_scores.logsumexp(dim=-1, keepdim=True)

@@ -1,0 +1,153 @@
+"""Which tokens stay, and which kept token stands for each dropped one: two index tensors, one gather each way.
+
+B samples, N tokens on the full grid, K kept tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenSubset:
+    """K of N tokens, the same number in every sample.
+
+    Attributes:
+        keep_index: `[B, K]` int64, positions of the kept tokens, ascending.
+        source_index: `[B, N]` int64 in [0, K): for every position the slot of the kept token that stands for it.
+            Kept tokens point to their own slot.
+        drop_index: `[B, N - K]` int64, positions of the dropped tokens, ascending.
+    """
+
+    keep_index: Tensor
+    source_index: Tensor
+    drop_index: Tensor
+
+    @property
+    def kept(self) -> int:
+        return self.keep_index.shape[1]
+
+    @property
+    def total(self) -> int:
+        return self.source_index.shape[1]
+
+    @classmethod
+    def top(cls, scores: Tensor, keep: int) -> TokenSubset:
+        """The `keep` best tokens of each sample, in grid order; equal scores go to the earlier position.
+
+        Args:
+            scores: `[B, N]`, higher is better.
+            keep: 1 to N.
+
+        >>> TokenSubset.top(torch.tensor([[0.1, 0.4, 0.1, 0.4]]), 3).keep_index.tolist()
+        [[0, 1, 3]]
+        """
+        _check_keep(scores, keep)
+        return cls.from_order(scores.sort(dim=1, descending=True, stable=True).indices, keep)
+
+    @classmethod
+    def stratified(cls, scores: Tensor, keep: int, grid: tuple[int, int], cell: int = 2) -> TokenSubset:
+        """Coverage first, importance second: the best token of every cell, then the rest by global rank.
+
+        Plain top-k piles the kept tokens up where attention piles up, and a dropped token then has no good stand-in.
+        Where `keep` is less than the number of cells, the best of the cells' best tokens stay.
+
+        Args:
+            scores: `[B, N]`, higher is better; equal scores go to the earlier position.
+            keep: 1 to N.
+            grid: (height, width) in tokens; height * width must be N.
+            cell: edge of a square cell in tokens; cells at the right and lower edge may be smaller.
+
+        >>> TokenSubset.stratified(torch.tensor([[9.0, 8.0, 7.0, 1.0]]), 2, (1, 4)).keep_index.tolist()
+        [[0, 2]]
+        """
+        _check_keep(scores, keep)
+        by_score = scores.sort(dim=1, descending=True, stable=True).indices
+        winners = _best_of_cells(scores, grid, cell).gather(1, by_score)
+        winners_first = winners.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices
+        return cls.from_order(by_score.gather(1, winners_first), keep)
+
+    @classmethod
+    def from_order(cls, order: Tensor, keep: int) -> TokenSubset:
+        """From positions `[B, N]` int64 in order of preference: the first `keep` stay."""
+        keep_index = order[:, :keep].sort(dim=1).values
+        drop_index = order[:, keep:].sort(dim=1).values
+        return cls(keep_index, _nearest_in_order(keep_index, order.shape[1]), drop_index)
+
+    def with_stand_ins(self, slots: Tensor) -> TokenSubset:
+        """The same subset with other stand-ins: `slots` `[B, N - K]` int64 in [0, K), one for each of `drop_index`."""
+        return replace(self, source_index=self.source_index.scatter(1, self.drop_index, slots))
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The kept tokens of `x`: `[B, N, C]` -> `[B, K, C]`."""
+        return gather_tokens(x, self.keep_index)
+
+    def expand(self, y: Tensor) -> Tensor:
+        """Every position gets its stand-in's row of `y`: `[B, K, C]` -> `[B, N, C]`."""
+        return gather_tokens(y, self.source_index)
+
+
+def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of `x` `[B, N, C]` at `index` `[B, K]` int64, per sample: `[B, K, C]`.
+
+    One `index_select` over the flattened rows: it copies whole rows, where `torch.gather` needs an index per element.
+    """
+    samples, tokens, channels = x.shape
+    offset = torch.arange(0, samples * tokens, tokens, device=index.device).unsqueeze(1)
+    rows = x.reshape(samples * tokens, channels).index_select(0, (index + offset).flatten())
+    return rows.view(samples, index.shape[1], channels)
+
+
+def kept_tokens(tokens: int, ratio: float) -> int:
+    """How many of `tokens` stay at a prune ratio in [0, 1): the nearest whole number, at least 1.
+
+    >>> kept_tokens(4096, 0.63), kept_tokens(3, 0.95), kept_tokens(7, 0.0)
+    (1516, 1, 7)
+    """
+    if not 0.0 <= ratio < 1.0:
+        raise ValueError(f"ratio is {ratio}: give the share of tokens to drop, 0 or more and less than 1")
+    return max(1, round(tokens * (1.0 - ratio)))
+
+
+def _check_keep(scores: Tensor, keep: int) -> None:
+    if scores.ndim != 2 or not 1 <= keep <= scores.shape[1]:
+        raise ValueError(
+            f"cannot keep {keep} tokens by scores of shape {tuple(scores.shape)}: "
+            "scores are [samples, tokens], and 1 to all tokens can stay"
+        )
+
+
+def _best_of_cells(scores: Tensor, grid: tuple[int, int], cell: int) -> Tensor:
+    """`[B, N]` bool, true at the best token of every cell of the grid."""
+    height, width = grid
+    if height * width != scores.shape[1] or cell < 1:
+        raise ValueError(
+            f"grid {height} x {width} with cells of {cell} does not fit {scores.shape[1]} tokens: "
+            "height * width must be the number of tokens, and a cell's edge 1 or more"
+        )
+    rows, columns = -(-height // cell), -(-width // cell)
+    padding = (0, columns * cell - width, 0, rows * cell - height)
+
+    def to_cells(plane: Tensor, fill: float) -> Tensor:
+        padded = torch.nn.functional.pad(plane.reshape(-1, height, width), padding, value=fill)
+        cells = padded.reshape(-1, rows, cell, columns, cell).transpose(2, 3)
+        return cells.reshape(-1, rows * columns, cell * cell)
+
+    positions = torch.arange(height * width, device=scores.device).unsqueeze(0)
+    best = to_cells(scores, float("-inf")).argmax(dim=-1, keepdim=True)
+    winners = to_cells(positions, 0).expand(scores.shape[0], -1, -1).gather(-1, best).squeeze(-1)
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, winners, True)
+
+
+def _nearest_in_order(keep_index: Tensor, tokens: int) -> Tensor:
+    """`[B, N]`: the slot of the kept token nearest in grid order, the earlier one where two are equally near."""
+    samples, kept = keep_index.shape
+    positions = torch.arange(tokens, device=keep_index.device).expand(samples, tokens).contiguous()
+    after = torch.searchsorted(keep_index, positions).clamp_max(kept - 1)
+    before = (after - 1).clamp_min(0)
+    gap_after = (keep_index.gather(1, after) - positions).abs()
+    gap_before = (keep_index.gather(1, before) - positions).abs()
+    return torch.where(gap_after < gap_before, after, before)
