@@ -48,6 +48,8 @@ def block_flops(
     *,
     context_tokens: int = CONTEXT_TOKENS,
     point: PrunePoint | None = None,
+    self_on_grid: bool = False,
+    cross_on_grid: bool = False,
 ) -> int:
     """One attention block on `tokens` tokens of one sample.
 
@@ -57,17 +59,20 @@ def block_flops(
         kept: tokens left after pruning; `None` or `tokens` for a full block.
         context_tokens: text tokens.
         point: where the others are dropped; by default `prune_point(block.layers)`.
+        self_on_grid: self-attention runs on all tokens all the same, for a patch that needs to see them.
+        cross_on_grid: likewise for cross-attention.
     """
     kept = tokens if kept is None else kept
     point = point or prune_point(block.layers)
     in_first = tokens if point == "after first layer" else kept
 
     def rest_of_layer(count: int) -> int:
-        cross = cross_attention_flops(block.width, count, block.context_width, context_tokens)
+        asking = tokens if cross_on_grid else count
+        cross = cross_attention_flops(block.width, asking, block.context_width, context_tokens)
         return cross + feed_forward_flops(block.width, count)
 
     first = self_attention_flops(block.width, tokens) + rest_of_layer(in_first)
-    later = self_attention_flops(block.width, kept) + rest_of_layer(kept)
+    later = self_attention_flops(block.width, tokens if self_on_grid else kept) + rest_of_layer(kept)
     projections = 2 * 2 * tokens * block.channels * block.width
     return projections + first + (block.layers - 1) * later
 

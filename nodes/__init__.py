@@ -1,0 +1,10 @@
+"""The nodes a user sees. Schema, tooltips and execute; no mathematics here."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .apply import ATEDMApply
+from .schedule import ATEDMSchedule
+
+NODES: list[type[io.ComfyNode]] = [ATEDMApply, ATEDMSchedule]

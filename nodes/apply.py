@@ -1,0 +1,132 @@
+"""AT-EDM Apply: the node between the model loader and the sampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..atedm_core.dsap import DEFAULT_RATIO, MAX_RATIO, DSAPSchedule
+from ..atedm_core.pruning import MAX_ITERATIONS, RANKINGS, SELECTIONS, PruneSettings
+from ..atedm_core.recovery import RECOVERIES, STAND_INS
+from ..patches.apply import apply_atedm
+from ..patches.run import with_ratio
+from .types import Schedule
+
+_DEFAULTS = PruneSettings()
+
+
+class ATEDMApply(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ATEDMApply",
+            display_name="AT-EDM Apply",
+            category="model/patch/unet",
+            description=(
+                "Makes SDXL, SD 1.x and SD 2.x models faster without retraining: attention blocks run only on the "
+                "tokens that matter, and the others are filled in again. Place it between the model loader (and "
+                "LoRAs) and the sampler. The log says after each run what was saved."
+            ),
+            search_aliases=["atedm", "at-edm", "token pruning", "speed up", "accelerate", "faster sdxl", "tome"],
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="A U-Net model: SDXL and its refiner, SSD-1B, Segmind Vega, SD 2.x or SD 1.x."
+                ),
+                io.Float.Input(
+                    "prune_ratio",
+                    default=DEFAULT_RATIO,
+                    min=0.0,
+                    max=MAX_RATIO,
+                    step=0.01,
+                    tooltip=(
+                        "Share of tokens that attention blocks drop. Higher is faster and departs further from the "
+                        "full model's picture. 0.63 is the paper's; 0 changes nothing at all."
+                    ),
+                ),
+                Schedule.Input(
+                    "schedule",
+                    optional=True,
+                    tooltip="From AT-EDM DSAP Schedule. Left open, the paper's schedule is used.",
+                ),
+                io.Combo.Input(
+                    "selection",
+                    options=list(SELECTIONS),
+                    default=_DEFAULTS.selection,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "'stratified' keeps the best token of every 2 x 2 cell first, so that every part of the "
+                        "picture stays covered. 'top-k' keeps the best overall, as in the paper."
+                    ),
+                ),
+                io.Combo.Input(
+                    "recovery",
+                    options=list(RECOVERIES),
+                    default=_DEFAULTS.recovery,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "What a dropped token gets back. 'update': its own state and its stand-in's change. 'copy': "
+                        "its stand-in's state, as in the paper. 'interpolate': a blend of the nearest kept tokens. "
+                        "'zero': nothing."
+                    ),
+                ),
+                io.Combo.Input(
+                    "stand_in",
+                    options=list(STAND_INS),
+                    default=_DEFAULTS.stand_in,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "Which kept token stands for a dropped one. 'cosine': the most alike. 'attention': the one it "
+                        "attends to most, as in the paper. 'grid': the nearest in the picture."
+                    ),
+                ),
+                io.Combo.Input(
+                    "ranking",
+                    options=list(RANKINGS),
+                    default=_DEFAULTS.ranking,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "Which attention ranks the tokens. 'self-attention' is the paper's default; "
+                        "'cross-attention' ranks by the prompt and empties backgrounds."
+                    ),
+                ),
+                io.Int.Input(
+                    "iterations",
+                    default=_DEFAULTS.iterations,
+                    min=1,
+                    max=MAX_ITERATIONS,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Rounds of page rank. Each costs about one attention call per block.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    "MODEL", display_name="model", tooltip="The model, faster. Connect to the sampler in its place."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        prune_ratio: float,
+        schedule: Any = None,
+        selection: str = _DEFAULTS.selection,
+        recovery: str = _DEFAULTS.recovery,
+        stand_in: str = _DEFAULTS.stand_in,
+        ranking: str = _DEFAULTS.ranking,
+        iterations: int = _DEFAULTS.iterations,
+    ) -> io.NodeOutput:
+        if schedule is not None and not isinstance(schedule, DSAPSchedule):
+            raise ValueError(
+                f"schedule is a {type(schedule).__name__}: connect the output of AT-EDM DSAP Schedule, "
+                "or leave the input open for the paper's schedule"
+            )
+        settings = PruneSettings(ranking, iterations, selection, stand_in, recovery)
+        return io.NodeOutput(apply_atedm(model, with_ratio(schedule or DSAPSchedule(), prune_ratio), settings))

@@ -1,0 +1,67 @@
+"""AT-EDM DSAP Schedule: how much to prune while the layout of the picture is still forming."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..atedm_core.dsap import DEFAULT_EARLY_PERCENT, EARLY_BLOCKS, MAX_RATIO, DSAPSchedule
+from .types import Schedule
+
+
+class ATEDMSchedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ATEDMSchedule",
+            display_name="AT-EDM DSAP Schedule",
+            category="model/patch/unet",
+            description=(
+                "Denoising-Steps-Aware Pruning for AT-EDM Apply: prune less while the first steps lay out the "
+                "picture. Without this node AT-EDM Apply uses these same defaults, which are the paper's."
+            ),
+            search_aliases=["atedm", "at-edm", "dsap", "pruning schedule", "token pruning", "speed"],
+            inputs=[
+                io.Float.Input(
+                    "early_percent",
+                    default=DEFAULT_EARLY_PERCENT,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip=(
+                        "How long the early phase lasts, as a share of the noise range: 0.3 is the noisiest 30 %, "
+                        "whatever the sampler, scheduler or denoise. 0 prunes fully from the start."
+                    ),
+                ),
+                io.Float.Input(
+                    "early_ratio",
+                    default=0.0,
+                    min=0.0,
+                    max=MAX_RATIO,
+                    step=0.01,
+                    tooltip=(
+                        "Share of tokens that the spared blocks drop in the early phase, at most prune_ratio. "
+                        "0 leaves them whole."
+                    ),
+                ),
+                io.Combo.Input(
+                    "early_blocks",
+                    options=list(EARLY_BLOCKS),
+                    default="stage ends",
+                    tooltip=(
+                        "Which attention blocks are spared early. 'stage ends': the first of each down stage and the "
+                        "last of each up stage, as in the paper. 'all': every block. 'none': no schedule."
+                    ),
+                ),
+            ],
+            outputs=[
+                Schedule.Output(
+                    "schedule", display_name="schedule", tooltip="Connect to the schedule input of AT-EDM Apply."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, early_percent: float, early_ratio: float, early_blocks: str) -> io.NodeOutput:
+        return io.NodeOutput(
+            DSAPSchedule(early_percent=early_percent, early_ratio=early_ratio, early_blocks=early_blocks)
+        )

@@ -1,0 +1,112 @@
+"""Puts AT-EDM on a ComfyUI MODEL, and gives every sampling run a state of its own."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import comfy.model_patcher
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.patcher_extension import WrappersMP
+
+from ..atedm_core.dsap import DSAPSchedule
+from ..atedm_core.pruning import PruneSettings
+from .attention_block import attention_block_handler
+from .run import RUN_KEY, Method, PruneRun
+from .summary import explain_nothing_pruned, summarize
+from .unet_structure import describe_unet, supported_unet
+
+logger = logging.getLogger(__name__)
+
+KEY = "atedm"
+_HANDLER_LIST = "forward_timestep_embed_patch"
+
+
+def apply_atedm(model: Any, schedule: DSAPSchedule, settings: PruneSettings) -> Any:
+    """A clone of `model` whose attention blocks run on fewer tokens. The model given is left as it is.
+
+    Applied to a model that has AT-EDM already, it replaces what was there.
+
+    Args:
+        model: a ComfyUI MODEL (ModelPatcher).
+        schedule: how much to prune, by progress and block.
+        settings: how to choose tokens and to fill them in again.
+
+    Raises:
+        ValueError: the model is not a U-Net of a supported kind.
+    """
+    structure = describe_unet(supported_unet(model))
+    patched = model.clone()
+    patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    _remove_handler(patched.model_options)
+    method = Method(schedule, settings, structure)
+    if schedule.prune_ratio > 0:
+        _warn_of_other_handlers(patched.model_options)
+        patched.set_model_forward_timestep_embed_patch((SpatialTransformer, attention_block_handler))
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample(method))
+    return patched
+
+
+def _outer_sample(method: Method) -> Any:
+    def wrapper(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        guider = executor.class_obj
+        original = guider.model_options
+        run = PruneRun(method, guider.model_patcher.get_model_object("model_sampling").percent_to_sigma)
+        guider.model_options = comfy.model_patcher.create_model_options_clone(original)
+        guider.model_options["transformer_options"][RUN_KEY] = run
+        _hide_from_compiler(guider.model_options)
+        finished = False
+        try:
+            result = executor(*args, **kwargs)
+            finished = True
+            return result
+        finally:
+            guider.model_options = original
+            sigmas = kwargs.get("sigmas", args[3] if len(args) > 3 else None)
+            _report(run, 0 if sigmas is None else len(sigmas) - 1, finished)
+            run.reset()
+
+    return wrapper
+
+
+def _report(run: PruneRun, steps: int, finished: bool) -> None:
+    total = run.total()
+    logger.info("%s", summarize(run, steps, finished))
+    if total.pruned_calls == 0 and finished:
+        logger.warning("AT-EDM: nothing was pruned: %s", explain_nothing_pruned(run))
+
+
+def _handlers(model_options: dict[str, Any]) -> list[tuple[type, Any]]:
+    return model_options.get("transformer_options", {}).get("patches", {}).get(_HANDLER_LIST, [])
+
+
+def _remove_handler(model_options: dict[str, Any]) -> None:
+    handlers = _handlers(model_options)
+    kept = [entry for entry in handlers if entry[1] is not attention_block_handler]
+    if len(kept) < len(handlers):
+        model_options["transformer_options"]["patches"][_HANDLER_LIST] = kept
+
+
+def _hide_from_compiler(model_options: dict[str, Any]) -> None:
+    """Keep torch.compile out of the handler: it would trace every layer again for each ratio, and compile for minutes.
+
+    Only where the compiler is loaded at all, because loading it takes over a second.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return
+    handlers = _handlers(model_options)
+    for position, (kind, handler) in enumerate(handlers):
+        if handler is attention_block_handler:
+            handlers[position] = (kind, torch.compiler.disable(handler))
+
+
+def _warn_of_other_handlers(model_options: dict[str, Any]) -> None:
+    for kind, handler in _handlers(model_options):
+        if issubclass(SpatialTransformer, kind):
+            logger.warning(
+                "AT-EDM: %s handles attention blocks already and is asked first, so AT-EDM will not prune. "
+                "Put AT-EDM Apply before the node that adds it.",
+                getattr(handler, "__module__", handler),
+            )

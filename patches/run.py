@@ -1,0 +1,127 @@
+"""One sampling run: what is pruned where, and what was done. Made anew for each run, dropped when it ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..atedm_core.cost import block_flops
+from ..atedm_core.dsap import DSAPSchedule
+from ..atedm_core.pruning import PruneSettings
+from ..atedm_core.tokens import TokenSubset, kept_tokens
+from ..atedm_core.unet import AttentionBlock, UNetStructure
+from .progress import progress_of
+
+RUN_KEY = "atedm_run"
+"""Where a run's state lies in `transformer_options` while it lasts."""
+OBSERVERS_KEY = "atedm_observers"
+"""Functions in `transformer_options` that are handed a `PruneEvent` each time a block is pruned."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What AT-EDM does to a model, fixed when the node runs."""
+
+    schedule: DSAPSchedule
+    settings: PruneSettings
+    structure: UNetStructure
+
+
+@dataclass(frozen=True)
+class PruneEvent:
+    """A block was pruned: `subset` of `grid` (height, width), for the conditions `uuids`, batched in that order."""
+
+    block: AttentionBlock
+    progress: float
+    grid: tuple[int, int]
+    subset: TokenSubset
+    uuids: tuple[Hashable, ...]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one condition spent in one attention block, over the run. Tokens and FLOPs are summed over samples."""
+
+    calls: int = 0
+    pruned_calls: int = 0
+    tokens: int = 0
+    kept: int = 0
+    flops_full: int = 0
+    flops: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+@dataclass
+class PruneRun:
+    """State of one run, keyed by condition uuid and block.
+
+    Attributes:
+        method: what to do.
+        percent_to_sigma: of the model's sampling.
+        tallies: by (condition uuid, block name).
+    """
+
+    method: Method
+    percent_to_sigma: Callable[[float], float]
+    tallies: dict[tuple[Hashable, str], Tally] = field(default_factory=dict)
+    _progress: dict[float, float] = field(default_factory=dict)
+    # Several devices may each run a part of the conditions, one thread per device.
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._blocks = {(block.part, block.index): block for block in self.method.structure.blocks}
+
+    def block(self, transformer_options: dict[str, Any]) -> AttentionBlock | None:
+        """The attention block that is running, or `None` if it is not one that can be pruned."""
+        place = transformer_options.get("block")
+        return None if place is None else self._blocks.get(tuple(place))
+
+    def progress(self, transformer_options: dict[str, Any]) -> float:
+        """Progress of the model call that is running; the noise level is read back once per call."""
+        key = "atedm_progress"
+        if key not in transformer_options:
+            sigma = float(transformer_options["sigmas"][0])
+            if sigma not in self._progress:
+                self._progress[sigma] = progress_of(sigma, self.percent_to_sigma)
+            transformer_options[key] = self._progress[sigma]
+        return transformer_options[key]
+
+    def keep(self, tokens: int, block: AttentionBlock, progress: float) -> int:
+        """How many of `tokens` stay in `block`."""
+        return kept_tokens(tokens, self.method.schedule.ratio(progress, block))
+
+    def record(self, uuids: list[Hashable], block: AttentionBlock, spent: Tally) -> None:
+        """Add what one sample of each condition spent; `spent` is for all samples of one condition."""
+        with self._lock:
+            for uuid in uuids:
+                key = (uuid, block.name)
+                self.tallies[key] = self.tallies.get(key, Tally()) + spent
+
+    def total(self) -> Tally:
+        return sum(self.tallies.values(), Tally())
+
+    def seen_progress(self) -> list[float]:
+        """Progress of every noise level the model was called at."""
+        return list(self._progress.values())
+
+    def reset(self) -> None:
+        self.tallies.clear()
+        self._progress.clear()
+
+
+def tally(block: AttentionBlock, samples: int, tokens: int, kept: int, context_tokens: int, **on_grid: bool) -> Tally:
+    """What `samples` samples spend in `block` in one call, with `kept` of `tokens` tokens left after pruning."""
+    full = block_flops(block, tokens, context_tokens=context_tokens)
+    spent = full
+    if kept < tokens:
+        spent = block_flops(block, tokens, kept, context_tokens=context_tokens, **on_grid)
+    return Tally(1, int(kept < tokens), samples * tokens, samples * kept, samples * full, samples * spent)
+
+
+def with_ratio(schedule: DSAPSchedule, prune_ratio: float) -> DSAPSchedule:
+    """The schedule with another ratio; how it spares blocks early stays."""
+    return replace(schedule, prune_ratio=prune_ratio)
