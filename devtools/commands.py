@@ -1,0 +1,124 @@
+"""The sub-commands of dev.py."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .console import DevError, clean_environment, say
+from .existing_host import prepare
+from .layout import PACK_FOLDER, ROOT, Host
+from .links import link_folder, make_base, unlink_folder
+from .server import free_port, has_accelerator, port_is_free, server_command
+
+DEMO_FOLDER = "at-edm-demo"
+DEFAULT_PORT = 8188
+
+OVERVIEW = """\
+python dev.py demo            pictures with and without token pruning, side by side, into demo/out/
+python dev.py test            linters, type checks and all tests; with arguments: pytest, with these arguments
+python dev.py bench NAME      one benchmark; without a name: which there are
+python dev.py host            ComfyUI with this pack loaded; --help shows the options
+
+The first call makes .venv/ and fetches ComfyUI into .host/ (a few minutes, about 2 GB). To use a ComfyUI that is
+there already, set COMFYUI_PATH to its folder (and COMFYUI_PYTHON to its Python, if that is not in or beside it).
+"""
+
+
+def link_packs(base: Path, demo: bool) -> None:
+    """Put the pack, and the demo's loader if asked for, where this host looks for packs."""
+    make_base(base)
+    link_folder(base / "custom_nodes" / PACK_FOLDER, ROOT)
+    demo_link = base / "custom_nodes" / DEMO_FOLDER
+    if demo:
+        link_folder(demo_link, ROOT / "demo")
+    else:
+        unlink_folder(demo_link)
+
+
+def run_in_host(host: Host, arguments: Sequence[str], **extra: str) -> int:
+    """Run the host's Python from the repository root, with the host's place in the environment."""
+    env = clean_environment({**host.environment(), **extra})
+    try:
+        return subprocess.run([str(host.python), *arguments], cwd=ROOT, env=env, check=False).returncode
+    except KeyboardInterrupt:
+        return 130
+
+
+def host_command(arguments: Sequence[str]) -> int:
+    """`dev.py host`: ComfyUI in the foreground."""
+    parser = argparse.ArgumentParser(prog="dev.py host", description="Start ComfyUI with this pack loaded.")
+    parser.add_argument("--port", type=int, help=f"default: {DEFAULT_PORT}, or a free one where that is taken")
+    parser.add_argument("--no-start", action="store_true", help="only prepare everything")
+    parser.add_argument("--demo-model", action="store_true", help="also link the loader of the small demo model")
+    parser.add_argument("extra", nargs="*", metavar="-- ARGUMENT", help="passed on to ComfyUI")
+    options = parser.parse_args(arguments)
+    host = prepare()
+    link_packs(host.base, options.demo_model)
+    if options.no_start:
+        say(f"ComfyUI: {host.comfyui}\nPython:  {host.python}\nBase:    {host.base}")
+        return 0
+    port = options.port or (DEFAULT_PORT if port_is_free(DEFAULT_PORT) else free_port())
+    command = server_command(host, port, cpu=not has_accelerator(host.python), extra=options.extra)
+    say(f"ComfyUI will be at http://127.0.0.1:{port} in a few seconds. Ctrl-C stops it.")
+    process = subprocess.Popen(command, cwd=host.base, env=clean_environment())
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # the terminal sent Ctrl-C to ComfyUI too: wait until it has ended
+
+
+def demo_command(arguments: Sequence[str]) -> int:
+    """`dev.py demo`: see demo/run.py."""
+    script = ROOT / "demo" / "run.py"
+    return run_in_host(prepare(), [str(script), *arguments], PYTHONPATH=str(ROOT))
+
+
+def bench_command(arguments: Sequence[str]) -> int:
+    """`dev.py bench NAME`: one benchmark as a module of its own."""
+    folder = ROOT / "benchmarks"
+    names = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    listing = "\n".join(f"    python dev.py bench {name}" for name in names) or "    (none yet)"
+    if not arguments or arguments[0] in ("-h", "--help"):
+        say(f"Benchmarks:\n{listing}")
+        return 0
+    name, *rest = arguments
+    if name not in names:
+        raise DevError(f"There is no benchmark {name!r}. There are:\n{listing}")
+    return run_in_host(prepare(), ["-m", f"benchmarks.{name}", *rest])
+
+
+def test_command(arguments: Sequence[str]) -> int:
+    """`dev.py test`: everything, or pytest with arguments."""
+    from .testing import run_checks
+
+    return run_checks(arguments)
+
+
+COMMANDS = {"host": host_command, "demo": demo_command, "test": test_command, "bench": bench_command}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the sub-command; errors meant for people are printed without a traceback."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        say(OVERVIEW)
+        return 0
+    name, *rest = arguments
+    command = COMMANDS.get(name)
+    if command is None:
+        print(f"dev.py does not know {name!r}.\n\n{OVERVIEW}", file=sys.stderr)
+        return 2
+    os.chdir(ROOT)
+    try:
+        return command(rest)
+    except DevError as error:
+        print(f"\nStopped: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on where it stopped.", file=sys.stderr)
+        return 130

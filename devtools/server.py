@@ -1,0 +1,125 @@
+"""Starting and stopping a headless ComfyUI server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from .client import Client
+from .console import DevError, clean_environment, tail
+from .layout import Host
+
+START_SECONDS = 240.0
+STOP_SECONDS = 15.0
+HAS_ACCELERATOR = "import torch; raise SystemExit(0 if torch.accelerator.is_available() else 1)"
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def port_is_free(port: int) -> bool:
+    """Whether this port can be listened on."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def has_accelerator(python: Path) -> bool:
+    """Whether this Python's torch can use a GPU of any make."""
+    return subprocess.run([python, "-c", HAS_ACCELERATOR], capture_output=True, check=False, env=clean_environment()).returncode == 0
+
+
+def server_command(host: Host, port: int, cpu: bool, extra: Sequence[str] = ()) -> list[str]:
+    """The command line of a server that asks nothing from outside and writes to its own base folder only."""
+    command = [str(host.python), str(host.comfyui / "main.py"), "--listen", "127.0.0.1", "--port", str(port)]
+    command += ["--base-directory", str(host.base), "--disable-api-nodes", "--database-url", "sqlite:///:memory:"]
+    if cpu:
+        # the CPU's default attention is several times slower
+        command += ["--cpu", "--use-pytorch-cross-attention"]
+    return [*command, *extra]
+
+
+class Server(Client):
+    """A ComfyUI server as a context manager: started on entering, reachable through the client's methods, stopped on leaving."""
+
+    def __init__(self, host: Host, log: Path, *, cpu: bool | None = None, extra: Sequence[str] = (), threads: int | None = None) -> None:
+        super().__init__(f"http://127.0.0.1:{free_port()}")
+        self.host = host
+        self.log_file = log
+        self.start_seconds = 0.0
+        self._cpu = not has_accelerator(host.python) if cpu is None else cpu
+        self._extra = extra
+        self._threads = threads
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Server:
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        port = int(self.address.rsplit(":", 1)[1])
+        command = server_command(self.host, port, self._cpu, self._extra)
+        threads = {} if self._threads is None else {"OMP_NUM_THREADS": str(self._threads)}
+        own_group = {"creationflags": 0x200} if sys.platform == "win32" else {"start_new_session": True}
+        began = time.monotonic()
+        with self.log_file.open("wb") as sink:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                cwd=self.host.base,
+                env=clean_environment(threads),
+                **own_group,  # type: ignore[call-overload]
+            )
+        try:
+            self._wait_until_up(began)
+        except BaseException:
+            self.stop()
+            raise
+        self.start_seconds = time.monotonic() - began
+        return self
+
+    def _wait_until_up(self, began: float) -> None:
+        while not self.answers():
+            if self._process is not None and self._process.poll() is not None:
+                raise DevError(f"ComfyUI ended while starting (code {self._process.returncode}):\n{tail(self.log_file)}\nLog: {self.log_file}")
+            if time.monotonic() - began > START_SECONDS:
+                raise DevError(f"ComfyUI did not answer within {START_SECONDS:.0f} s:\n{tail(self.log_file)}\nLog: {self.log_file}")
+            time.sleep(0.1)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def alive(self) -> bool:
+        """Whether the server process still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """Ask the server to end; kill it when it does not."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        if sys.platform == "win32":
+            self._process.terminate()
+        else:
+            os.killpg(self._process.pid, signal.SIGINT)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def log(self) -> str:
+        """What the server has written so far."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
