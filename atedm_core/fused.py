@@ -65,7 +65,7 @@ def chunked_log_sum_exp(queries: Tensor, keys: Tensor, bias: Tensor | None = Non
 
     Never holds more than about `CHUNK_LOGITS` logits (or the logits of one query, where that is more).
     """
-    compute_dtype = torch.float64 if queries.dtype == torch.float64 else torch.float32
+    compute_dtype = _compute_dtype(queries.dtype)
     scale = queries.shape[-1] ** -0.5
     keys_transposed = keys.to(compute_dtype).transpose(-1, -2)
     samples, heads, asking, _ = queries.shape
@@ -98,13 +98,17 @@ def append_bias(queries: Tensor, keys: Tensor, bias: Tensor, scale: float) -> tu
     """
     # A power of two multiplies without rounding; the nearest to 1/scale keeps both factors far from overflow.
     constant = 2.0 ** round(math.log2(1.0 / scale))
-    part = (bias / (constant * scale)).unsqueeze(-1)
+    part = (bias.to(_compute_dtype(keys.dtype)) / (constant * scale)).unsqueeze(-1)
     high = part.to(keys.dtype)
     columns = [high]
     if keys.dtype in _HALF_DTYPES:
         columns.append((part - high.to(part.dtype)).to(keys.dtype))
     constants = queries.new_full((*queries.shape[:-1], len(columns)), constant)
     return torch.cat([queries, constants], dim=-1), torch.cat([keys, *columns], dim=-1)
+
+
+def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _bias_dimensions(dtype: torch.dtype) -> int:

@@ -16,6 +16,7 @@ Shapes: B samples, H heads, N tokens (M queries and N keys for cross-attention),
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -105,7 +106,9 @@ def combine_heads(per_head: Tensor) -> Tensor:
     return per_head.square().mean(dim=1).sqrt()
 
 
-def _iterate(advance, log_scores: Tensor, iterations: int, tolerance: float | None) -> Tensor:
+def _iterate(
+    advance: Callable[[Tensor], Tensor], log_scores: Tensor, iterations: int, tolerance: float | None
+) -> Tensor:
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}: one or more are needed to rank tokens")
     for _ in range(iterations):

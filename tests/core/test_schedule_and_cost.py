@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atedm_core import AttentionBlock, DSAPSchedule, UNetStructure, block_flops, kept_tokens, prune_point, unet_flops
+from atedm_core.cost import cross_attention_flops, feed_forward_flops, self_attention_flops
+from atedm_core.unet import stage_ends
+
+SDXL_PLACES = [
+    *[("input", i, 1, 2) for i in (4, 5)],
+    *[("input", i, 2, 10) for i in (7, 8)],
+    ("middle", 0, 2, 10),
+    *[("output", i, 2, 10) for i in (0, 1, 2)],
+    *[("output", i, 1, 2) for i in (3, 4, 5)],
+]
+
+
+def sdxl() -> UNetStructure:
+    """SDXL in numbers: its attention blocks, and the multiply-adds of its convolutions and embeddings."""
+    ends = stage_ends([(part, level) for part, _, level, _ in SDXL_PLACES])
+    blocks = tuple(
+        AttentionBlock(part, index, level, layers, 640 * level, 640 * level, 10 * level, 2048, end)
+        for (part, index, level, layers), end in zip(SDXL_PLACES, ends, strict=True)
+    )
+    return UNetStructure(blocks, (17_328_640, 66_457_600, 249_446_400), 24_903_680)
+
+
+def test_sdxl_costs_what_the_paper_says():
+    assert unet_flops(sdxl(), (128, 128)) == pytest.approx(6.761e12, rel=1e-4)
+    assert unet_flops(sdxl(), (128, 128), 0.63) == pytest.approx(4.065e12, rel=1e-4)
+
+
+def test_the_papers_schedule_costs_sdxl_what_the_paper_says():
+    schedule = DSAPSchedule()
+    early, late = (
+        unet_flops(sdxl(), (128, 128), lambda block, p=progress: schedule.ratio(p, block)) for progress in (0.1, 0.9)
+    )
+    assert 0.3 * early + 0.7 * late == pytest.approx(4.342e12, rel=1e-4)
+    level_1_whole = unet_flops(sdxl(), (128, 128), lambda block: 0.63 if block.level == 2 else 0.0)
+    assert level_1_whole == pytest.approx(4.443e12, rel=1e-4)
+
+
+def test_the_papers_schedule_spares_four_of_sdxls_blocks():
+    spared = [(block.part, block.index) for block in sdxl().blocks if DSAPSchedule().ratio(0.0, block) == 0]
+    assert spared == [("input", 4), ("input", 7), ("output", 2), ("output", 5)]
+
+
+def test_after_the_early_phase_every_block_is_pruned():
+    assert {DSAPSchedule().ratio(0.3, block) for block in sdxl().blocks} == {0.63}
+
+
+@pytest.mark.parametrize(("early_blocks", "spared"), [("stage ends", 4), ("all", 11), ("none", 0)])
+def test_early_blocks_says_which_are_spared(early_blocks, spared):
+    schedule = DSAPSchedule(early_blocks=early_blocks, early_ratio=0.2)
+    assert sum(schedule.ratio(0.0, block) == 0.2 for block in sdxl().blocks) == spared
+
+
+@given(st.floats(0, 1), st.floats(0, 0.95), st.floats(0, 1), st.floats(0, 0.95))
+def test_the_early_phase_never_prunes_more_than_the_late_one(progress, ratio, percent, early):
+    schedule = DSAPSchedule(ratio, percent, early, "all")
+    for block in sdxl().blocks[:1]:
+        found = schedule.ratio(progress, block)
+        assert found == (min(early, ratio) if progress < percent else ratio)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"prune_ratio": 0.96}, "prune_ratio is 0.96.*0 to 0.95"),
+        ({"prune_ratio": float("nan")}, "prune_ratio is nan"),
+        ({"early_percent": -0.1}, "early_percent is -0.1"),
+        ({"early_ratio": 1.0}, "early_ratio is 1.0"),
+        ({"early_blocks": "some"}, "'some'.*stage ends, all, none"),
+    ],
+)
+def test_values_outside_their_range_are_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        DSAPSchedule(**values)
+
+
+def test_stages_are_runs_at_one_resolution_on_one_side():
+    places = [("input", 0), ("input", 0), ("input", 1), ("middle", 2), ("output", 1), ("output", 0), ("output", 0)]
+    assert stage_ends(places) == [True, False, True, False, True, False, True]
+
+
+def test_halving_rounds_up_as_the_strided_convolution_does():
+    assert [sdxl().grid(level, (33, 25)) for level in range(3)] == [(33, 25), (17, 13), (9, 7)]
+
+
+def block(layers: int) -> AttentionBlock:
+    return AttentionBlock("middle", 0, 1, layers, 320, 320, 8, 768)
+
+
+def test_one_layer_is_the_sum_of_its_parts():
+    parts = self_attention_flops(320, 100) + cross_attention_flops(320, 100, 768, 77) + feed_forward_flops(320, 100)
+    assert block_flops(block(1), 100) == parts + 2 * 2 * 100 * 320 * 320
+
+
+def test_a_block_of_one_layer_is_pruned_inside_it_and_a_deeper_one_after_its_first():
+    assert [prune_point(layers) for layers in (1, 2, 10)] == ["inside first layer", *["after first layer"] * 2]
+    full, pruned = block_flops(block(1), 100), block_flops(block(1), 100, 37)
+    saved = cross_attention_flops(320, 100, 768, 77) - cross_attention_flops(320, 37, 768, 77)
+    assert full - pruned == saved + feed_forward_flops(320, 100) - feed_forward_flops(320, 37)
+
+
+@given(st.integers(1, 10), st.integers(1, 500), st.floats(0, 0.95))
+def test_pruning_never_costs_more(layers, tokens, ratio):
+    kept = kept_tokens(tokens, ratio)
+    full = block_flops(block(layers), tokens)
+    bracketed = block_flops(block(layers), tokens, kept, self_on_grid=True, cross_on_grid=True)
+    assert block_flops(block(layers), tokens, kept) <= bracketed <= full

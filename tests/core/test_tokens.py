@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import random_tokens
+
+from atedm_core import TokenSubset, kept_tokens
+from atedm_core.tokens import gather_tokens
+
+
+@st.composite
+def scored_grids(draw):
+    height, width = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    samples = draw(st.integers(1, 3))
+    # Few distinct values, so that ties are common.
+    values = draw(st.lists(st.integers(0, 5), min_size=samples * height * width, max_size=samples * height * width))
+    scores = torch.tensor(values, dtype=torch.float32).reshape(samples, height * width)
+    return scores, (height, width), draw(st.integers(1, height * width)), draw(st.integers(1, 4))
+
+
+def check_invariants(subset: TokenSubset, scores: torch.Tensor, keep: int) -> None:
+    samples, n = scores.shape
+    assert subset.kept == keep and subset.total == n
+    assert subset.keep_index.shape == (samples, keep) and subset.keep_index.dtype == torch.int64
+    assert (subset.keep_index.diff(dim=1) > 0).all(), "grid order, nothing twice"
+    everything = torch.cat([subset.keep_index, subset.drop_index], 1).sort(1).values
+    assert torch.equal(everything, torch.arange(n).expand(samples, n))
+    assert ((subset.source_index >= 0) & (subset.source_index < keep)).all()
+    own_slot = subset.source_index.gather(1, subset.keep_index)
+    assert torch.equal(own_slot, torch.arange(keep).expand(samples, keep)), "kept tokens point to themselves"
+
+
+@settings(max_examples=100, deadline=None)
+@given(scored_grids())
+def test_top_keeps_the_best_and_breaks_ties_by_position(case):
+    scores, _, keep, _ = case
+    subset = TokenSubset.top(scores, keep)
+    check_invariants(subset, scores, keep)
+    for row, kept in zip(scores.tolist(), subset.keep_index.tolist(), strict=True):
+        assert kept == sorted(sorted(range(len(row)), key=lambda i: (-row[i], i))[:keep])
+
+
+@settings(max_examples=100, deadline=None)
+@given(scored_grids())
+def test_stratified_keeps_the_best_of_every_cell_first(case):
+    scores, grid, keep, cell = case
+    subset = TokenSubset.stratified(scores, keep, grid, cell)
+    check_invariants(subset, scores, keep)
+    for row, kept in zip(scores.tolist(), subset.keep_index.tolist(), strict=True):
+        assert kept == expected_stratified(row, keep, grid, cell)
+
+
+def expected_stratified(row, keep, grid, cell):
+    """The definition, written plainly."""
+    by_rank = sorted(range(len(row)), key=lambda i: (-row[i], i))
+    first_of_cell = {}
+    for i in by_rank:
+        first_of_cell.setdefault((i // grid[1] // cell, i % grid[1] // cell), i)
+    winners = set(first_of_cell.values())
+    return sorted(([i for i in by_rank if i in winners] + [i for i in by_rank if i not in winners])[:keep])
+
+
+def test_stratified_leaves_no_cell_empty():
+    scores = torch.zeros(1, 64)
+    scores[0, :24] = 1.0  # everything that matters is in the upper rows
+    subset = TokenSubset.stratified(scores, 24, (8, 8))
+    cells = {(i // 8 // 2, i % 8 // 2) for i in subset.keep_index[0].tolist()}
+    assert len(cells) == 16
+    assert len({(i // 8 // 2, i % 8 // 2) for i in TokenSubset.top(scores, 24).keep_index[0].tolist()}) < 16
+
+
+def test_gather_and_expand_move_whole_tokens():
+    x = random_tokens((2, 12, 5), 1)
+    subset = TokenSubset.top(random_tokens((2, 12), 2), 4)
+    kept = subset.gather(x)
+    for sample in range(2):
+        assert torch.equal(kept[sample], x[sample][subset.keep_index[sample]])
+        assert torch.equal(subset.expand(kept)[sample], kept[sample][subset.source_index[sample]])
+    full = subset.expand(kept)
+    assert torch.equal(subset.gather(full), kept), "kept tokens survive the round trip"
+
+
+def test_gather_works_on_tensors_that_are_not_contiguous():
+    x = random_tokens((2, 5, 12), 1).transpose(1, 2)
+    index = torch.tensor([[0, 3], [11, 2]])
+    assert torch.equal(gather_tokens(x, index), torch.stack([x[0, [0, 3]], x[1, [11, 2]]]))
+
+
+def test_dropped_tokens_start_with_the_nearest_kept_in_order():
+    subset = TokenSubset.top(torch.tensor([[0.0, 9.0, 0.0, 0.0, 0.0, 9.0, 0.0]]), 2)
+    assert subset.keep_index.tolist() == [[1, 5]]
+    assert subset.source_index.tolist() == [[0, 0, 0, 0, 1, 1, 1]]
+
+
+def test_other_stand_ins_leave_kept_tokens_alone():
+    subset = TokenSubset.top(torch.tensor([[3.0, 0.0, 2.0, 0.0]]), 2).with_stand_ins(torch.tensor([[1, 0]]))
+    assert subset.source_index.tolist() == [[0, 1, 1, 0]]
+
+
+@pytest.mark.parametrize(("tokens", "ratio", "kept"), [(4096, 0.63, 1516), (1024, 0.63, 379), (1, 0.9, 1), (9, 0.0, 9)])
+def test_kept_tokens_rounds_to_the_nearest_and_never_to_none(tokens, ratio, kept):
+    assert kept_tokens(tokens, ratio) == kept
+
+
+def test_bad_arguments_are_named():
+    scores = torch.zeros(2, 6)
+    for keep in (0, 7):
+        with pytest.raises(ValueError, match=f"cannot keep {keep} tokens"):
+            TokenSubset.top(scores, keep)
+    with pytest.raises(ValueError, match="grid 2 x 4"):
+        TokenSubset.stratified(scores, 3, (2, 4))
+    for ratio in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match="ratio is"):
+            kept_tokens(10, ratio)
