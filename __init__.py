@@ -10,9 +10,13 @@ WEB_DIRECTORY = "./web"
 
 
 class ATEDMExtension(ComfyExtension):
+    """The pack, as ComfyUI asks for it."""
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node of the pack."""
         return NODES
 
 
 async def comfy_entrypoint() -> ATEDMExtension:
+    """Where ComfyUI starts."""
     return ATEDMExtension()

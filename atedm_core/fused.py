@@ -166,7 +166,7 @@ def _candidates(device_type: str, dtype: torch.dtype) -> list[Kernel]:
     return []
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _fused_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> Kernel | None:
     """The first kernel that runs and agrees with the chunked form, tried once per device, dtype and head size.
 

@@ -28,10 +28,12 @@ class TokenSubset:
 
     @property
     def kept(self) -> int:
+        """K, the tokens that stay."""
         return self.keep_index.shape[1]
 
     @property
     def total(self) -> int:
+        """N, the tokens of the full grid."""
         return self.source_index.shape[1]
 
     @classmethod

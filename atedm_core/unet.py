@@ -40,6 +40,7 @@ class AttentionBlock:
 
     @property
     def name(self) -> str:
+        """Part and number, as in `input 4`."""
         return f"{self.part} {self.index}"
 
 

@@ -9,6 +9,8 @@ from .types import Schedule
 
 
 class ATEDMSchedule(io.ComfyNode):
+    """Numbers in, a `DSAPSchedule` out."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -28,10 +28,12 @@ class TokenGrid:
         self.subset: TokenSubset | None = None
 
     def expand(self, hidden: Tensor) -> Tensor:
+        """Kept tokens `[B, K, C]` to the full grid; anything else as it is."""
         subset = self.subset
         return subset.expand(hidden) if subset is not None and hidden.shape[1] == subset.kept else hidden
 
     def gather(self, hidden: Tensor) -> Tensor:
+        """The full grid `[B, N, C]` to the kept tokens; anything else as it is."""
         subset = self.subset
         return subset.gather(hidden) if subset is not None and hidden.shape[1] == subset.total else hidden
 

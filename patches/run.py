@@ -102,6 +102,7 @@ class PruneRun:
                 self.tallies[key] = self.tallies.get(key, Tally()) + spent
 
     def total(self) -> Tally:
+        """Everything spent so far, over conditions and blocks."""
         return sum(self.tallies.values(), Tally())
 
     def seen_progress(self) -> list[float]:
@@ -109,6 +110,7 @@ class PruneRun:
         return list(self._progress.values())
 
     def reset(self) -> None:
+        """Forget what was done."""
         self.tallies.clear()
         self._progress.clear()
 

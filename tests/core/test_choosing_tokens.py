@@ -4,8 +4,16 @@ import pytest
 import torch
 from reference import dense_cross_gwpr, dense_gwpr, random_tokens
 
-from atedm_core import PruneSettings, TokenSubset, choose_tokens, combine_heads, gwpr
-from atedm_core import stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
+from atedm_core import (
+    PruneSettings,
+    TokenSubset,
+    choose_tokens,
+    combine_heads,
+    gwpr,
+    stand_in_by_attention,
+    stand_in_by_cosine,
+    stand_in_by_grid,
+)
 
 GRID = (6, 8)
 SELF = (random_tokens((2, 3, 48, 16), 1), random_tokens((2, 3, 48, 16), 2))

@@ -6,8 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import logits, random_tokens
 
-from atedm_core import TokenSubset, fused, recover, recovery
-from atedm_core import stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
+from atedm_core import (
+    TokenSubset,
+    fused,
+    recover,
+    recovery,
+    stand_in_by_attention,
+    stand_in_by_cosine,
+    stand_in_by_grid,
+)
 
 GRID = (5, 7)
 N = 35
@@ -125,7 +132,7 @@ def test_an_update_that_all_tokens_share_is_recovered_exactly():
 
 def test_bad_arguments_are_named():
     before, after = states()
-    with pytest.raises(ValueError, match="'blur'.*update, copy"):
+    with pytest.raises(ValueError, match=r"'blur'.*update, copy"):
         recover("blur", subset_of(), before, after)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs the grid"):
         recover("interpolate", subset_of(), before, after)

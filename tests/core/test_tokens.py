@@ -22,8 +22,9 @@ def scored_grids(draw):
 
 def check_invariants(subset: TokenSubset, scores: torch.Tensor, keep: int) -> None:
     samples, n = scores.shape
-    assert subset.kept == keep and subset.total == n
-    assert subset.keep_index.shape == (samples, keep) and subset.keep_index.dtype == torch.int64
+    assert (subset.kept, subset.total) == (keep, n)
+    assert subset.keep_index.shape == (samples, keep)
+    assert subset.keep_index.dtype == torch.int64
     assert (subset.keep_index.diff(dim=1) > 0).all(), "grid order, nothing twice"
     everything = torch.cat([subset.keep_index, subset.drop_index], 1).sort(1).values
     assert torch.equal(everything, torch.arange(n).expand(samples, n))
