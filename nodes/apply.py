@@ -7,8 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..atedm_core.dsap import DEFAULT_RATIO, MAX_RATIO, DSAPSchedule
-from ..atedm_core.pruning import MAX_ITERATIONS, RANKINGS, SELECTIONS, PruneSettings
-from ..atedm_core.recovery import RECOVERIES, STAND_INS
+from ..atedm_core.pruning import MAX_ITERATIONS, RANKINGS, SELECTIONS, PruneSettings, Ranking, Selection
+from ..atedm_core.recovery import RECOVERIES, STAND_INS, Recovery, StandIn
 from ..patches.apply import apply_atedm
 from ..patches.run import with_ratio
 from .types import Schedule
@@ -119,10 +119,10 @@ class ATEDMApply(io.ComfyNode):
         model: Any,
         prune_ratio: float,
         schedule: Any = None,
-        selection: str = _DEFAULTS.selection,
-        recovery: str = _DEFAULTS.recovery,
-        stand_in: str = _DEFAULTS.stand_in,
-        ranking: str = _DEFAULTS.ranking,
+        selection: Selection = _DEFAULTS.selection,
+        recovery: Recovery = _DEFAULTS.recovery,
+        stand_in: StandIn = _DEFAULTS.stand_in,
+        ranking: Ranking = _DEFAULTS.ranking,
         iterations: int = _DEFAULTS.iterations,
     ) -> io.NodeOutput:
         if schedule is not None and not isinstance(schedule, DSAPSchedule):

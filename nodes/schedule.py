@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..atedm_core.dsap import DEFAULT_EARLY_PERCENT, EARLY_BLOCKS, MAX_RATIO, DSAPSchedule
+from ..atedm_core.dsap import DEFAULT_EARLY_PERCENT, EARLY_BLOCKS, MAX_RATIO, DSAPSchedule, EarlyBlocks
 from .types import Schedule
 
 
@@ -63,7 +63,7 @@ class ATEDMSchedule(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, early_percent: float, early_ratio: float, early_blocks: str) -> io.NodeOutput:
+    def execute(cls, early_percent: float, early_ratio: float, early_blocks: EarlyBlocks) -> io.NodeOutput:
         return io.NodeOutput(
             DSAPSchedule(early_percent=early_percent, early_ratio=early_ratio, early_blocks=early_blocks)
         )

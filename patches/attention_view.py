@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..atedm_core.pruning import QueriesKeys
 from .full_grid import Options, append_patch
@@ -18,7 +18,7 @@ class AttentionView:
     tokens (ToMe, HyperTile, PAG), what was seen is no longer the grid's, and they are projected afresh.
     """
 
-    def __init__(self, layer: nn.Module, hidden: Tensor, context: Tensor | None, cross: bool) -> None:
+    def __init__(self, layer: Any, hidden: Tensor, context: Tensor | None, cross: bool) -> None:
         self._layer = layer
         self._hidden = hidden
         self._context = context
@@ -30,7 +30,7 @@ class AttentionView:
         """Options with which the layer runs as it would, while its attention calls are seen."""
         previous = options.get("optimized_attention_override")
 
-        def see(attention: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        def see(attention: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
             if len(args) >= 2:
                 self._see(args[0], args[1])
             return attention(*args, **kwargs) if previous is None else previous(attention, *args, **kwargs)

@@ -53,8 +53,8 @@ def on_full_grid(options: Options, layer: int, grid: TokenGrid) -> Options:
 
     Where there is none, the options themselves come back, and nothing costs anything.
     """
-    patches: dict[str, list] = options.get("patches", {})
-    added: dict[str, list] = {}
+    patches: dict[str, list[Any]] = options.get("patches", {})
+    added: dict[str, list[Any]] = {}
     if touches_self_attention(options, layer):
         added["attn1_patch"] = [_expand_self(grid), *patches.get("attn1_patch", [])]
         added["attn1_output_patch"] = [*patches.get("attn1_output_patch", []), _gather(grid)]
@@ -68,7 +68,7 @@ def on_full_grid(options: Options, layer: int, grid: TokenGrid) -> Options:
 
 def append_patch(options: Options, name: str, patch: Any) -> Options:
     """The options with one more patch at the end of the list called `name`."""
-    patches: dict[str, list] = options.get("patches", {})
+    patches: dict[str, list[Any]] = options.get("patches", {})
     return {**options, "patches": {**patches, name: [*patches.get(name, []), patch]}}
 
 

@@ -115,7 +115,7 @@ class PruneRun:
         self._progress.clear()
 
 
-def tally(block: AttentionBlock, samples: int, tokens: int, kept: int, context_tokens: int, **on_grid: bool) -> Tally:
+def tally(block: AttentionBlock, samples: int, tokens: int, kept: int, context_tokens: int, **on_grid: Any) -> Tally:
     """What `samples` samples spend in `block` in one call, with `kept` of `tokens` tokens left after pruning."""
     full = block_flops(block, tokens, context_tokens=context_tokens)
     spent = full

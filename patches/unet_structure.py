@@ -40,14 +40,14 @@ def supported_unet(model: Any) -> UNetModel:
     return unet
 
 
-def is_prunable(module: nn.Module) -> bool:
+def is_prunable(module: Any) -> bool:
     """Whether a module is an attention block whose layers are all of the plain kind."""
     if type(module) is not SpatialTransformer:
         return False
     return all(_is_plain_layer(layer) for layer in module.transformer_blocks)
 
 
-def _is_plain_layer(layer: nn.Module) -> bool:
+def _is_plain_layer(layer: Any) -> bool:
     if not isinstance(layer, BasicTransformerBlock) or layer.attn2 is None:
         return False
     return not (layer.ff_in or layer.disable_self_attn or layer.switch_temporal_ca_to_sa)
@@ -74,8 +74,8 @@ def describe_unet(unet: UNetModel) -> UNetStructure:
     return UNetStructure(blocks, tuple(other_macs.get(i, 0) for i in range(max(other_macs) + 1)), fixed_macs)
 
 
-def _blocks(unet: UNetModel) -> list[tuple[Part, int, nn.Module]]:
-    blocks: list[tuple[Part, int, nn.Module]] = [("input", i, block) for i, block in enumerate(unet.input_blocks)]
+def _blocks(unet: UNetModel) -> list[tuple[Part, int, Any]]:
+    blocks: list[tuple[Part, int, Any]] = [("input", i, block) for i, block in enumerate(unet.input_blocks)]
     if unet.middle_block is not None:
         blocks.append(("middle", 0, unet.middle_block))
     return blocks + [("output", i, block) for i, block in enumerate(unet.output_blocks)]
