@@ -54,7 +54,9 @@ def run_logged(command: Sequence[str | Path], log: Path, advice: str, cwd: Path 
             process.wait()
             raise
     if code != 0:
-        raise DevError(f"This command ended with code {code}:\n    {' '.join(arguments)}\n{tail(log)}\n{advice}\nLog: {log}")
+        raise DevError(
+            f"This command ended with code {code}:\n    {' '.join(arguments)}\n{tail(log)}\n{advice}\nLog: {log}"
+        )
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

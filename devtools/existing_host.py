@@ -1,4 +1,4 @@
-"""A ComfyUI that is there already: named by COMFYUI_PATH, with the Python it runs on. Nothing is installed into that Python."""
+"""A ComfyUI that is there already, named by COMFYUI_PATH, with its Python. Nothing is installed into that Python."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def _named_python(comfyui: Path) -> Path | None:
     if value:
         python = Path(value).expanduser().absolute()
         if not python.is_file():
-            raise DevError(f"COMFYUI_PYTHON is {value!r}, but there is no such file. Name ComfyUI's python program, or unset it.")
+            raise DevError(
+                f"COMFYUI_PYTHON is {value!r}, but there is no such file. Name ComfyUI's python program, or unset it."
+            )
         return python
     candidates = [venv_program(comfyui / folder, "python") for folder in ENVIRONMENT_FOLDERS]
     if sys.platform == "win32":
@@ -60,8 +62,12 @@ def prepare(dev_tools: bool = False) -> Host:
     python = _named_python(comfyui)
     if python is None:
         return prepare_own(comfyui, dev_tools)
-    _require(python, ("torch", "aiohttp", "safetensors"), "Install ComfyUI's requirements there, or name another COMFYUI_PYTHON.")
+    _require(
+        python,
+        ("torch", "aiohttp", "safetensors"),
+        "Install ComfyUI's requirements there, or name another COMFYUI_PYTHON.",
+    )
     if dev_tools:
-        advice = f"The tests need them there: {python} -m pip install -r {DEV_REQUIREMENTS}\nor unset COMFYUI_PATH to use an own ComfyUI."
+        advice = f"The tests need these there: {python} -m pip install -r {DEV_REQUIREMENTS}\nOr unset COMFYUI_PATH."
         _require(python, DEV_MODULES, advice)
     return Host(comfyui, python, BASE)

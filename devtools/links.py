@@ -18,7 +18,7 @@ def make_base(base: Path) -> None:
 
 
 def link_folder(link: Path, target: Path) -> None:
-    """Make `link` lead to `target`; a link that leads elsewhere is replaced, a real folder is left alone and reported."""
+    """Make `link` lead to `target`; one that leads elsewhere is replaced, a real folder is left alone and reported."""
     if is_link(link):
         if link.resolve() == target.resolve():
             return

@@ -40,7 +40,12 @@ def port_is_free(port: int) -> bool:
 
 def has_accelerator(python: Path) -> bool:
     """Whether this Python's torch can use a GPU of any make."""
-    return subprocess.run([python, "-c", HAS_ACCELERATOR], capture_output=True, check=False, env=clean_environment()).returncode == 0
+    return (
+        subprocess.run(
+            [python, "-c", HAS_ACCELERATOR], capture_output=True, check=False, env=clean_environment()
+        ).returncode
+        == 0
+    )
 
 
 def server_command(host: Host, port: int, cpu: bool, extra: Sequence[str] = ()) -> list[str]:
@@ -54,9 +59,11 @@ def server_command(host: Host, port: int, cpu: bool, extra: Sequence[str] = ()) 
 
 
 class Server(Client):
-    """A ComfyUI server as a context manager: started on entering, reachable through the client's methods, stopped on leaving."""
+    """A ComfyUI server as a context manager, reachable through the client's methods while inside."""
 
-    def __init__(self, host: Host, log: Path, *, cpu: bool | None = None, extra: Sequence[str] = (), threads: int | None = None) -> None:
+    def __init__(
+        self, host: Host, log: Path, *, cpu: bool | None = None, extra: Sequence[str] = (), threads: int | None = None
+    ) -> None:
         super().__init__(f"http://127.0.0.1:{free_port()}")
         self.host = host
         self.log_file = log
@@ -94,12 +101,17 @@ class Server(Client):
     def _wait_until_up(self, began: float) -> None:
         while not self.answers():
             if self._process is not None and self._process.poll() is not None:
-                raise DevError(f"ComfyUI ended while starting (code {self._process.returncode}):\n{tail(self.log_file)}\nLog: {self.log_file}")
+                raise DevError(f"ComfyUI ended while starting (code {self._process.returncode}):\n{self._log_end()}")
             if time.monotonic() - began > START_SECONDS:
-                raise DevError(f"ComfyUI did not answer within {START_SECONDS:.0f} s:\n{tail(self.log_file)}\nLog: {self.log_file}")
+                raise DevError(f"ComfyUI did not answer within {START_SECONDS:.0f} s:\n{self._log_end()}")
             time.sleep(0.1)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def _log_end(self) -> str:
+        return f"{tail(self.log_file)}\nLog: {self.log_file}"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def alive(self) -> bool:

@@ -1,4 +1,4 @@
-"""Stages that are done once: remembered on disk, redone when what they depend on changed, resumed after an interruption."""
+"""Stages done once: remembered on disk, redone when what they depend on changed, resumed after an interruption."""
 
 from __future__ import annotations
 

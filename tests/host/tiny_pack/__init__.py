@@ -1,0 +1,38 @@
+"""A pack for tests only: a loader node that returns tiny models with random weights."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from comfy_api.latest import ComfyExtension, io
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+import tiny_models
+
+
+class TinyCheckpoint(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TinyCheckpoint",
+            category="test",
+            inputs=[
+                io.Combo.Input("kind", options=sorted(tiny_models.CHECKPOINTS)),
+                io.Int.Input("seed", default=0, min=0, max=2**31),
+            ],
+            outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls, kind: str, seed: int) -> io.NodeOutput:
+        return io.NodeOutput(*tiny_models.checkpoint(kind, seed))
+
+
+class TinyPack(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [TinyCheckpoint]
+
+
+async def comfy_entrypoint() -> TinyPack:
+    return TinyPack()
