@@ -1,0 +1,1 @@
+"""Benchmarks: `python dev.py bench NAME`. Modules that begin with an underscore are shared."""

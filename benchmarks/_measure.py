@@ -1,0 +1,134 @@
+"""Measuring on machines that are shared and noisy: interleaved pairs, medians of ratios, peak memory of one process."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+RESULTS = Path(__file__).resolve().parent / "results"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Seconds of A and B, medians, and the median over rounds of A's time over B's."""
+
+    a: float
+    b: float
+    ratio: float
+
+
+def interleave(a: Callable[[], Any], b: Callable[[], Any], rounds: int, device: torch.device) -> Pair:
+    """Time A and B in turns after one warm-up each; what disturbs one round disturbs both of its halves."""
+    for work in (a, b):
+        seconds(work, device)
+    times = [(seconds(a, device), seconds(b, device)) for _ in range(rounds)]
+    return Pair(
+        statistics.median(t for t, _ in times),
+        statistics.median(t for _, t in times),
+        statistics.median(first / second for first, second in times),
+    )
+
+
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Wall time of one call, the device's queue included."""
+    synchronize(device)
+    start = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device; a CPU has nothing to wait for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_extra_bytes(work: Callable[[], Any], device: torch.device) -> int:
+    """The most memory that one call of `work` holds beyond what was held before it.
+
+    On a CUDA device it is the allocator's own count. Elsewhere a thread samples this process's resident size, so run
+    it in a process of its own, where no freed memory is there to be used again.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    process = psutil.Process()
+    before = process.memory_info().rss
+    peak, done = [before], threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            peak[0] = max(peak[0], process.memory_info().rss)
+            time.sleep(0.0005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    work()
+    done.set()
+    watcher.join()
+    return peak[0] - before
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What a figure has to say about where it was measured."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "commit": commit.stdout.strip() or "unknown",
+    }
+
+
+def processor_name() -> str:
+    """The processor as its system calls it; Linux keeps the full name where `platform` does not look."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device called `name`, or the accelerator if there is one, or the CPU."""
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def run_alone(module: str, *arguments: str) -> Any:
+    """Run `python -m module arguments` in a process of its own; the last line it prints is JSON, and is returned."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def save(name: str, result: dict[str, Any]) -> Path:
+    """Write a result as JSON into `benchmarks/results`."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return path
