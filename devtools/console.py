@@ -11,6 +11,8 @@ from pathlib import Path
 HEARTBEAT_SECONDS = 20.0
 TAIL_LINES = 25
 
+Command = Sequence[str | Path]
+
 
 class DevError(Exception):
     """Something a person has to know: what was wrong and what to do about it."""
@@ -37,7 +39,7 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env
 
 
-def run_logged(command: Sequence[str | Path], log: Path, advice: str, cwd: Path | None = None) -> None:
+def run_logged(command: Command, log: Path, advice: str, cwd: Path | None = None) -> None:
     """Run a command with its output in `log`; on failure show the end of it and say what to do."""
     log.parent.mkdir(parents=True, exist_ok=True)
     arguments = [str(part) for part in command]

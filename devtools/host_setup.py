@@ -11,7 +11,7 @@ import tarfile
 from pathlib import Path
 
 from . import recipe
-from .console import DevError, clean_environment, run_logged, say
+from .console import Command, DevError, clean_environment, run_logged, say
 from .layout import (
     BASE,
     COMFYUI,
@@ -30,14 +30,15 @@ from .stages import Stage, run_stages
 PYTHON = venv_program(VENV, "python")
 PIP_LOG = LOGS / "pip.log"
 NETWORK_ADVICE = (
-    "If this is the network: call the same command again, it goes on where it stopped. Behind a proxy or with a package"
-    " mirror set pip's usual variables (PIP_INDEX_URL, PIP_PROXY). If a package has no build for this Python, try Python 3.11."
+    "If this is the network: call the same command again, it goes on where it stopped. Behind a proxy or with a"
+    " package mirror set pip's usual variables (PIP_INDEX_URL, PIP_PROXY). If a package has no build for this Python,"
+    " try Python 3.11."
 )
 
 
 def pip_install(*arguments: str | Path) -> None:
     """pip of the project's environment, with its output in the log."""
-    command = [PYTHON, "-m", "pip", "install", "--progress-bar", "off", *arguments]
+    command: Command = [PYTHON, "-m", "pip", "install", "--progress-bar", "off", *arguments]
     run_logged(command, PIP_LOG, NETWORK_ADVICE)
 
 
@@ -63,7 +64,7 @@ def _download_source() -> Path:
     if archive.is_file() and _sha256(archive) == recipe.SOURCE_SHA256:
         return archive
     flags = ["--no-deps", "--no-binary=:all:", "--python-version", recipe.SOURCE_PYTHON, "--progress-bar", "off"]
-    command = [PYTHON, "-m", "pip", "download", *flags, "-d", DOWNLOADS, recipe.SOURCE_REQUIREMENT]
+    command: Command = [PYTHON, "-m", "pip", "download", *flags, "-d", DOWNLOADS, recipe.SOURCE_REQUIREMENT]
     run_logged(command, PIP_LOG, NETWORK_ADVICE)
     found = _sha256(archive) if archive.is_file() else "nothing"
     if found != recipe.SOURCE_SHA256:
@@ -119,15 +120,15 @@ def install_torch() -> None:
 
 
 def _imports(module: str) -> bool:
-    command = [PYTHON, "-c", f"import {module}"]
+    command: Command = [PYTHON, "-c", f"import {module}"]
     return subprocess.run(command, capture_output=True, check=False, env=clean_environment()).returncode == 0
 
 
 def _mend_companions() -> None:
     """Make GPU builds of torchvision and torchaudio importable beside a CPU build of torch.
 
-    For Linux the two are offered only as CUDA builds, whose compiled parts need CUDA libraries. ComfyUI imports both when
-    it starts but needs their Python parts alone, so what cannot be loaded is taken away; only where the import fails.
+    For Linux the two are offered only as CUDA builds, whose compiled parts need CUDA libraries. ComfyUI imports both
+    when it starts but needs their Python parts alone: what cannot be loaded is taken away, where the import fails.
     """
     packages = _site_packages()
     if not _imports("torchvision"):
@@ -138,7 +139,7 @@ def _mend_companions() -> None:
     if not _imports("torchaudio"):
         for library in (packages / "torchaudio" / "lib").glob("*.so"):
             library.unlink()
-    command = [PYTHON, "-c", "import torch, torchvision, torchaudio; print(torch.__version__)"]
+    command: Command = [PYTHON, "-c", "import torch, torchvision, torchaudio; print(torch.__version__)"]
     run_logged(
         command, PIP_LOG, "torch does not work here. Delete .venv and call again; if it stays so, try Python 3.11."
     )
@@ -146,7 +147,7 @@ def _mend_companions() -> None:
 
 def _site_packages() -> Path:
     """The site-packages folder of the project's environment."""
-    command = [PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    command: Command = [PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     return Path(subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip())
 
 

@@ -78,7 +78,6 @@ class Server(Client):
         port = int(self.address.rsplit(":", 1)[1])
         command = server_command(self.host, port, self._cpu, self._extra)
         threads = {} if self._threads is None else {"OMP_NUM_THREADS": str(self._threads)}
-        own_group = {"creationflags": 0x200} if sys.platform == "win32" else {"start_new_session": True}
         began = time.monotonic()
         with self.log_file.open("wb") as sink:
             self._process = subprocess.Popen(
@@ -88,7 +87,7 @@ class Server(Client):
                 stderr=subprocess.STDOUT,
                 cwd=self.host.base,
                 env=clean_environment(threads),
-                **own_group,  # type: ignore[call-overload]
+                start_new_session=sys.platform != "win32",  # so that Ctrl-C reaches us first
             )
         try:
             self._wait_until_up(began)
