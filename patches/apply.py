@@ -14,7 +14,7 @@ from comfy.patcher_extension import WrappersMP
 from ..atedm_core.dsap import DSAPSchedule
 from ..atedm_core.pruning import PruneSettings
 from .attention_block import attention_block_handler
-from .run import RUN_KEY, Method, PruneRun
+from .run import OBSERVERS_KEY, RUN_KEY, Method, PruneRun
 from .summary import explain_nothing_pruned, summarize
 from .unet_structure import describe_unet, supported_unet
 
@@ -65,7 +65,10 @@ def _outer_sample(method: Method) -> Any:
         finally:
             guider.model_options = original
             sigmas = kwargs.get("sigmas", args[3] if len(args) > 3 else None)
-            _report(run, 0 if sigmas is None else len(sigmas) - 1, finished)
+            steps = 0 if sigmas is None else len(sigmas) - 1
+            _report(run, steps, finished)
+            for observer in original.get("transformer_options", {}).get(OBSERVERS_KEY, ()):
+                observer.finished(run, steps)
             run.reset()
 
     return wrapper

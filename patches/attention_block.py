@@ -57,8 +57,8 @@ def _run_block(layer: SpatialTransformer, x: Tensor, context: Any, options: Opti
             "cross_on_grid": touches_cross_attention(options, block.layers - 1),
         }
         out, event = _run_pruned(layer, x, contexts, options, run, block, keep, progress)
-        for observe in options.get(OBSERVERS_KEY, ()):
-            observe(event)
+        for observer in options.get(OBSERVERS_KEY, ()):
+            observer.pruned(event)
     context_tokens = contexts[0].shape[1]
     run.record(uuids, block, tally(block, x.shape[0] // len(uuids), tokens, keep, context_tokens, **on_grid))
     return out

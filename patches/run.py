@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from ..atedm_core.cost import block_flops
 from ..atedm_core.dsap import DSAPSchedule
@@ -17,7 +17,7 @@ from .progress import progress_of
 RUN_KEY = "atedm_run"
 """Where a run's state lies in `transformer_options` while it lasts."""
 OBSERVERS_KEY = "atedm_observers"
-"""Functions in `transformer_options` that are handed a `PruneEvent` each time a block is pruned."""
+"""A list of `RunObserver` in `transformer_options`. Nobody who is not there costs anything."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,16 @@ class PruneEvent:
     grid: tuple[int, int]
     subset: TokenSubset
     uuids: tuple[Hashable, ...]
+
+
+class RunObserver(Protocol):
+    """Whoever wants to know what a run does while it does it."""
+
+    def pruned(self, event: PruneEvent) -> None:
+        """A block was pruned. Index tensors are on the model's device: read them back late, or the device waits."""
+
+    def finished(self, run: PruneRun, steps: int) -> None:
+        """The run has ended or was interrupted; what it holds is gone after this call."""
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,13 @@ def summarize(run: PruneRun, steps: int, finished: bool) -> str:
 def explain_nothing_pruned(run: PruneRun) -> str:
     """Why a run that finished pruned nothing, and what to change."""
     schedule = run.method.schedule
+    blocks = run.method.structure.blocks
     if schedule.prune_ratio == 0:
         return "prune_ratio is 0. Raise it to drop tokens."
     if not run.tallies:
         return "no attention block came to AT-EDM. Another node runs them itself; put AT-EDM Apply before it."
-    if schedule.early_blocks == "all" and max(run.seen_progress(), default=0.0) < schedule.early_percent:
+    reached = [schedule.ratio(progress, block) for progress in run.seen_progress() for block in blocks]
+    if not any(reached):
         return (
             f"early_percent is {schedule.early_percent:g} and this run never got past it. "
             "Lower early_percent, or spare fewer blocks early."
