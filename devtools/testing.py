@@ -60,7 +60,7 @@ def prepare_cli() -> None:
 
     def install() -> None:
         make_venv(CLI_VENV)
-        pip = [venv_program(CLI_VENV, "python"), "-m", "pip", "install", "--progress-bar", "off"]
+        pip: list[str | Path] = [venv_program(CLI_VENV, "python"), "-m", "pip", "install", "--progress-bar", "off"]
         run_logged([*pip, recipe.CLI_REQUIREMENT], PIP_LOG, NETWORK_ADVICE)
 
     run_stages([Stage("comfy-cli", recipe.CLI_REQUIREMENT, install, program.exists)], STATE / "cli-stages.json")
@@ -101,11 +101,8 @@ def _counts(report: Path) -> tuple[int, str]:
         return 0, "no report"
     total, failures, errors, skipped = (int(suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped"))
     words = [f"{total - failures - errors - skipped} passed"]
-    words += [
-        f"{number} {word}"
-        for number, word in ((failures, "failed"), (errors, "errors"), (skipped, "skipped"))
-        if number
-    ]
+    others = {"failed": failures, "errors": errors, "skipped": skipped}
+    words += [f"{number} {word}" for word, number in others.items() if number]
     return total, ", ".join(words)
 
 
@@ -141,7 +138,7 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
 
 
 def run_checks(arguments: Sequence[str]) -> int:
-    """Everything; with arguments only pytest, in the suites that named paths belong to (in all of them without a path)."""
+    """Everything; with arguments only pytest, in the suites the named paths belong to (without a path: in all)."""
     host = prepare(dev_tools=True)
     chosen, other = _split(arguments)
     outcomes = [] if arguments else _lint(host)
