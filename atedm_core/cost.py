@@ -8,21 +8,22 @@ The pack's own work (ranking, gathering, filling) is not counted here; it is mea
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from .tokens import kept_tokens
 from .unet import AttentionBlock, UNetStructure
 
-PrunePoint = Literal["after first layer", "inside first layer"]
-"""Where tokens are dropped: after the first layer's feed-forward (the paper), or after its self-attention."""
+PrunePoint = Literal["after first layer", "inside first layer", "block start"]
+"""Where tokens are dropped: after the first layer's feed-forward (the paper), after its self-attention, or before it."""
+PRUNE_POINTS: tuple[PrunePoint, ...] = get_args(PrunePoint)
 
 CONTEXT_TOKENS = 77
 LATENT_SCALE = 8
 
 
-def prune_point(layers: int) -> PrunePoint:
-    """The paper's point where a later layer is there to gain from it; in a block of one layer, inside that layer."""
-    return "after first layer" if layers > 1 else "inside first layer"
+def prune_point(layers: int, wanted: PrunePoint = "after first layer") -> PrunePoint:
+    """The point wanted, where it can save anything: a block of one layer has nothing after it to run on fewer tokens."""
+    return "inside first layer" if layers == 1 and wanted == "after first layer" else wanted
 
 
 def self_attention_flops(width: int, tokens: int) -> int:
@@ -65,13 +66,14 @@ def block_flops(
     kept = tokens if kept is None else kept
     point = point or prune_point(block.layers)
     in_first = tokens if point == "after first layer" else kept
+    self_in_first = kept if point == "block start" and not self_on_grid else tokens
 
     def rest_of_layer(count: int) -> int:
         asking = tokens if cross_on_grid else count
         cross = cross_attention_flops(block.width, asking, block.context_width, context_tokens)
         return cross + feed_forward_flops(block.width, count)
 
-    first = self_attention_flops(block.width, tokens) + rest_of_layer(in_first)
+    first = self_attention_flops(block.width, self_in_first) + rest_of_layer(in_first)
     later = self_attention_flops(block.width, tokens if self_on_grid else kept) + rest_of_layer(kept)
     projections = 2 * 2 * tokens * block.channels * block.width
     return projections + first + (block.layers - 1) * later
@@ -83,6 +85,7 @@ def unet_flops(
     ratio: float | Callable[[AttentionBlock], float] = 0.0,
     *,
     context_tokens: int = CONTEXT_TOKENS,
+    point: PrunePoint = "after first layer",
 ) -> int:
     """One forward pass of the whole U-Net for one sample.
 
@@ -91,6 +94,7 @@ def unet_flops(
         latent: (height, width) of the latent, which is the picture's size over 8.
         ratio: share of tokens dropped in every attention block, or a function giving it per block.
         context_tokens: text tokens.
+        point: where tokens are dropped, wherever that can save anything.
     """
     total = 2 * structure.fixed_macs
     for level, macs in enumerate(structure.other_macs):
@@ -100,5 +104,7 @@ def unet_flops(
         height, width = structure.grid(block.level, latent)
         tokens = height * width
         share = ratio(block) if callable(ratio) else ratio
-        total += block_flops(block, tokens, kept_tokens(tokens, share), context_tokens=context_tokens)
+        kept = kept_tokens(tokens, share)
+        where = prune_point(block.layers, point)
+        total += block_flops(block, tokens, kept, context_tokens=context_tokens, point=where)
     return total

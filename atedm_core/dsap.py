@@ -8,17 +8,21 @@ the model's structure (`unet.UNetStructure`), never from SDXL's block numbers.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from .unet import AttentionBlock
+from .unet import LEVEL_NAMES, AttentionBlock, UNetStructure
 
 EarlyBlocks = Literal["stage ends", "all", "none"]
+Ramp = Literal["step", "linear", "cosine"]
 EARLY_BLOCKS: tuple[EarlyBlocks, ...] = get_args(EarlyBlocks)
+RAMPS: tuple[Ramp, ...] = get_args(Ramp)
 
 MAX_RATIO = 0.95
 DEFAULT_RATIO = 0.63
 DEFAULT_EARLY_PERCENT = 0.3
+MAX_LEVEL_SCALE = 2.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class DSAPSchedule:
         early_ratio: 0 to 0.95, the most that the spared blocks are pruned early. The paper's 0.
         early_blocks: which blocks are spared early: `stage ends` (the paper: the first of each down stage and the
             last of each up stage), `all`, or `none`.
+        ramp: how spared blocks come to the full ratio: in one `step` when the early phase ends (the paper), or
+            `linear` or `cosine` over the early phase.
+        level_scales: by resolution level, what `prune_ratio` is multiplied with there, 0 to 2; the result is at most
+            0.95. 0 leaves a level whole, as the paper's dagger variant does at SDXL's half-resolution level. In the
+            order of `unet.LEVEL_NAMES`; levels that are not given count 1.
 
     Raises:
         ValueError: a value is outside its range.
@@ -41,26 +50,63 @@ class DSAPSchedule:
     early_percent: float = DEFAULT_EARLY_PERCENT
     early_ratio: float = 0.0
     early_blocks: EarlyBlocks = "stage ends"
+    ramp: Ramp = "step"
+    level_scales: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _check_range("prune_ratio", self.prune_ratio, MAX_RATIO)
         _check_range("early_percent", self.early_percent, 1.0)
         _check_range("early_ratio", self.early_ratio, MAX_RATIO)
-        if self.early_blocks not in EARLY_BLOCKS:
-            raise ValueError(f"early_blocks is {self.early_blocks!r}: choose one of {', '.join(EARLY_BLOCKS)}")
+        _check_choice("early_blocks", self.early_blocks, EARLY_BLOCKS)
+        _check_choice("ramp", self.ramp, RAMPS)
+        if len(self.level_scales) > len(LEVEL_NAMES):
+            raise ValueError(f"level_scales has {len(self.level_scales)} values: give at most {len(LEVEL_NAMES)}")
+        for name, scale in zip(LEVEL_NAMES, self.level_scales, strict=False):
+            _check_range(f"{name}_level", scale, MAX_LEVEL_SCALE)
 
     def ratio(self, progress: float, block: AttentionBlock) -> float:
         """The share of tokens to drop in `block` at `progress` (0 to 1, from most to least noise)."""
-        if progress < self.early_percent and self._spares(block):
-            return min(self.early_ratio, self.prune_ratio)
-        return self.prune_ratio
+        full = min(MAX_RATIO, self.prune_ratio * self._level_scale(block.level))
+        if progress >= self.early_percent or not self._spares(block):
+            return full
+        low = min(self.early_ratio, full)
+        return low + (full - low) * self._risen(progress / self.early_percent)
+
+    def check_levels(self, structure: UNetStructure) -> None:
+        """Refuse, by name, a scale for a resolution level at which the model has no attention.
+
+        Raises:
+            ValueError: naming the level and those that the model has.
+        """
+        present = {block.level for block in structure.blocks}
+        for level, scale in enumerate(self.level_scales):
+            if scale != 1.0 and level not in present:
+                has = ", ".join(LEVEL_NAMES[found] for found in sorted(present))
+                raise ValueError(
+                    f"{LEVEL_NAMES[level]}_level is {scale:g}, but this model has no attention at that level, "
+                    f"only at: {has}. Set it back to 1, and scale one of those."
+                )
+
+    def _level_scale(self, level: int) -> float:
+        return self.level_scales[level] if level < len(self.level_scales) else 1.0
 
     def _spares(self, block: AttentionBlock) -> bool:
         if self.early_blocks == "all":
             return True
         return self.early_blocks == "stage ends" and block.ends_stage
 
+    def _risen(self, share: float) -> float:
+        """How far a ramp has come after `share` of the early phase, 0 to 1."""
+        if self.ramp == "linear":
+            return share
+        return (1.0 - math.cos(math.pi * share)) / 2.0 if self.ramp == "cosine" else 0.0
+
 
 def _check_range(name: str, value: float, highest: float) -> None:
     if not 0.0 <= value <= highest:
         raise ValueError(f"{name} is {value}: give a number from 0 to {highest:g}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}")

@@ -27,6 +27,7 @@ _HEAD_SIZE_MULTIPLE = 8
 _PROBE_TOLERANCE = 2e-2
 
 Kernel = Callable[[Tensor, Tensor, float], Tensor]
+AttentionKernel = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def log_sum_exp(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -58,6 +59,21 @@ def log_sum_exp(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Te
     if bias is not None:
         queries, keys = append_bias(queries, keys, bias, scale)
     return kernel(queries, keys, scale)
+
+
+def attention_with_log_sum_exp(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Attention and its log-sum-exp from one call of the kernel that PyTorch's own attention runs, where it gives it.
+
+    Args:
+        queries: `[B, H, M, D]`, any float dtype.
+        keys: `[B, H, N, D]`.
+        values: `[B, H, N, D]`.
+
+    Returns:
+        The attention `[B, H, M, D]` and the log-sum-exp `[B, H, M]` float32, or `None` where no kernel gives both.
+    """
+    kernel = _attention_kernel(queries.device, queries.dtype, queries.shape[-1])
+    return None if kernel is None else kernel(queries, keys, values)
 
 
 def chunked_log_sum_exp(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -156,6 +172,29 @@ def _cuda_cudnn(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     queries, keys = _pad_head(queries), _pad_head(keys)
     out = torch.ops.aten._scaled_dot_product_cudnn_attention(queries, keys, keys, None, True, scale=scale)
     return out[1].reshape(queries.shape[:-1])
+
+
+def _cpu_attention(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    out = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(queries, keys, values)
+    return out[0], out[1]
+
+
+def _cuda_attention(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    out = torch.ops.aten._scaled_dot_product_flash_attention(queries, keys, values)
+    return out[0], out[1]
+
+
+@functools.cache
+def _attention_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> AttentionKernel | None:
+    """The fused attention op that returns its log-sum-exp, if it runs and agrees; tried once, as `_fused_kernel` is."""
+    if device.type == "cpu":
+        kernel = _cpu_attention
+    elif device.type == "cuda" and dtype in _HALF_DTYPES and head_size % _HEAD_SIZE_MULTIPLE == 0:
+        kernel = _cuda_attention
+    else:
+        return None
+    agrees = _agrees(lambda q, k, scale: kernel(q, k, k)[1], device, dtype, head_size)
+    return kernel if agrees else None
 
 
 def _candidates(device_type: str, dtype: torch.dtype) -> list[Kernel]:

@@ -25,7 +25,14 @@ from .fused import log_sum_exp
 
 
 def gwpr(
-    q: Tensor, k: Tensor, *, start: Tensor | None = None, iterations: int = 1, tolerance: float | None = None
+    q: Tensor,
+    k: Tensor,
+    *,
+    start: Tensor | None = None,
+    iterations: int = 1,
+    tolerance: float | None = None,
+    row_log_sum: Tensor | None = None,
+    voters: Tensor | None = None,
 ) -> Tensor:
     """G-WPR scores of self-attention tokens, per head: `s <- A^T s` from the uniform vector.
 
@@ -37,6 +44,10 @@ def gwpr(
         start: scores `[B, H, N]` to start from (a warm start), non-negative; uniform when `None`.
         iterations: 1 or more; the most that are done when `tolerance` is given.
         tolerance: stop once no score moves by more than this. Reading the change back synchronises the device.
+        row_log_sum: `[B, H, N]` float32, the log-sum-exp of every query's logits, where the layer's own attention
+            gave it; it saves one of the two attention calls that a ranking takes.
+        voters: positions `[V]` int64 of the queries that vote, the same in every head; all when `None`. A quarter of
+            the queries on a regular lattice costs a quarter.
 
     Returns:
         `[B, H, N]` float32 (float64 for float64 inputs), each head's scores summing to 1.
@@ -53,13 +64,30 @@ def gwpr(
             f"queries {tuple(q.shape)} and keys {tuple(k.shape)} differ: self-attention ranks the tokens it asks with; "
             "use cross_gwpr where queries and keys are different tokens"
         )
-
-    row_log_sum = log_sum_exp(q, k)
+    if row_log_sum is not None and row_log_sum.shape != q.shape[:-1]:
+        raise ValueError(
+            f"row_log_sum {tuple(row_log_sum.shape)} does not fit: give one value per query, {tuple(q.shape[:-1])}"
+        )
+    log_start = _log_start(start, q)
+    asking = _voting(q, voters)
+    asking_log_sum = log_sum_exp(asking, k) if row_log_sum is None else _voting(row_log_sum, voters)
 
     def advance(log_scores: Tensor) -> Tensor:
-        return log_sum_exp(k, q, log_scores - row_log_sum)
+        votes = log_scores if voters is None else _log_normalize(_voting(log_scores, voters))
+        return log_sum_exp(k, asking, votes - asking_log_sum)
 
-    return _iterate(advance, _log_start(start, row_log_sum), iterations, tolerance)
+    return _iterate(advance, log_start, iterations, tolerance)
+
+
+def regular_voters(grid: tuple[int, int], stride: int, device: torch.device) -> Tensor:
+    """Positions `[V]` int64 of every `stride`-th token in both directions of a (height, width) grid.
+
+    >>> regular_voters((2, 4), 2, torch.device("cpu")).tolist()
+    [0, 2]
+    """
+    height, width = grid
+    rows = torch.arange(0, height, stride, device=device).unsqueeze(1) * width
+    return (rows + torch.arange(0, width, stride, device=device)).flatten()
 
 
 def cross_gwpr(
@@ -88,7 +116,7 @@ def cross_gwpr(
         log_key_scores = log_sum_exp(k, q, log_scores - row_log_sum)
         return _log_normalize(log_sum_exp(q, k, log_key_scores) - row_log_sum)
 
-    return _iterate(advance, _log_start(start, row_log_sum), iterations, tolerance)
+    return _iterate(advance, _log_start(start, q), iterations, tolerance)
 
 
 def combine_heads(per_head: Tensor) -> Tensor:
@@ -119,15 +147,19 @@ def _iterate(
     return _log_normalize(log_scores).exp()
 
 
-def _log_start(start: Tensor | None, like: Tensor) -> Tensor:
+def _voting(x: Tensor, voters: Tensor | None) -> Tensor:
+    return x if voters is None else x.index_select(2, voters)
+
+
+def _log_start(start: Tensor | None, q: Tensor) -> Tensor:
+    shape = q.shape[:-1]
+    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     if start is None:
-        return torch.full_like(like, -math.log(like.shape[-1]))
-    if start.shape != like.shape:
-        raise ValueError(
-            f"start {tuple(start.shape)} does not fit: give one score per head and token, {tuple(like.shape)}"
-        )
+        return torch.full(shape, -math.log(shape[-1]), dtype=dtype, device=q.device)
+    if start.shape != shape:
+        raise ValueError(f"start {tuple(start.shape)} does not fit: give one score per head and token, {tuple(shape)}")
     # The smallest normal number stands for zero: its logarithm is finite, which the bias of a fused call has to be.
-    return _log_normalize(start.to(like.dtype).clamp_min(torch.finfo(like.dtype).tiny).log())
+    return _log_normalize(start.to(dtype).clamp_min(torch.finfo(dtype).tiny).log())
 
 
 def _log_normalize(log_scores: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ from typing import Literal
 
 Part = Literal["input", "middle", "output"]
 
+LEVEL_NAMES = ("full", "half", "quarter", "eighth")
+"""Resolution levels by name: tokens at the latent's own resolution, at half of it, and so on."""
+
 
 @dataclass(frozen=True)
 class AttentionBlock:
