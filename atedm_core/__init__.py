@@ -4,7 +4,7 @@ from .cost import block_flops, prune_point, unet_flops
 from .dsap import DSAPSchedule
 from .fused import log_sum_exp
 from .gwpr import combine_heads, cross_gwpr, gwpr
-from .pruning import PruneSettings, choose_tokens
+from .pruning import LayerAttention, PruneSettings, choose_stand_ins, rank_tokens, select_tokens
 from .recovery import recover, stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
 from .tokens import TokenSubset, kept_tokens
 from .unet import AttentionBlock, UNetStructure, stage_ends
@@ -16,7 +16,7 @@ __all__ = [
     "TokenSubset",
     "UNetStructure",
     "block_flops",
-    "choose_tokens",
+    "choose_stand_ins",
     "combine_heads",
     "cross_gwpr",
     "gwpr",

@@ -10,7 +10,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from .gwpr import combine_heads, cross_gwpr, gwpr
+from .cost import PRUNE_POINTS, PrunePoint
+from .gwpr import combine_heads, cross_gwpr, gwpr, regular_voters
 from .recovery import (
     RECOVERIES,
     STAND_INS,
@@ -26,7 +27,10 @@ Ranking = Literal["self-attention", "cross-attention"]
 Selection = Literal["stratified", "top-k"]
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
+Voters = Literal["all", "quarter"]
+VOTERS: tuple[Voters, ...] = get_args(Voters)
 MAX_ITERATIONS = 20
+MAX_RANK_INTERVAL = 20
 
 QueriesKeys = tuple[Tensor, Tensor]
 
@@ -44,6 +48,11 @@ class PruneSettings:
         selection: `stratified` keeps the best token of every 2 x 2 cell first; `top-k` is the paper's.
         stand_in: which kept token stands for a dropped one; `attention` is the paper's.
         recovery: what it hands over before the next convolution; `copy` is the paper's.
+        prune_from: where in an attention block tokens are dropped. `after first layer` is the paper's. `block start`
+            uses an earlier step's ranking, and drops inside the first layer where there is none.
+        rank_interval: 1 to 20, rank at every n-th noise level and use the last ranking in between.
+        voters: whose attention ranks in self-attention: `all` queries, or a regular `quarter` of them.
+        warm_start: start from the scores of the last ranking of the same condition and block, not from uniform ones.
 
     Raises:
         ValueError: a value is none of those offered.
@@ -54,6 +63,10 @@ class PruneSettings:
     selection: Selection = "stratified"
     stand_in: StandIn = "cosine"
     recovery: Recovery = "update"
+    prune_from: PrunePoint = "after first layer"
+    rank_interval: int = 1
+    voters: Voters = "all"
+    warm_start: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -62,6 +75,10 @@ class PruneSettings:
                 raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
         if not 1 <= self.iterations <= MAX_ITERATIONS:
             raise ValueError(f"iterations is {self.iterations}: give a whole number from 1 to {MAX_ITERATIONS}")
+        if not 1 <= self.rank_interval <= MAX_RANK_INTERVAL:
+            raise ValueError(
+                f"rank_interval is {self.rank_interval}: give a whole number from 1 to {MAX_RANK_INTERVAL}"
+            )
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -69,45 +86,85 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "selection": SELECTIONS,
     "stand_in": STAND_INS,
     "recovery": RECOVERIES,
+    "prune_from": PRUNE_POINTS,
+    "voters": VOTERS,
 }
 
 
-def choose_tokens(
-    settings: PruneSettings,
-    keep: int,
-    grid: tuple[int, int],
-    hidden: Tensor,
-    self_attention: QueriesKeys,
-    cross_attention: QueriesKeys | None = None,
-) -> TokenSubset:
-    """The tokens that stay, with a stand-in for each that does not.
+@dataclass(frozen=True)
+class LayerAttention:
+    """What a layer's attention showed.
+
+    Attributes:
+        queries: of its self-attention, `[B, H, N, D]`.
+        keys: `[B, H, N, D]`.
+        row_log_sum: `[B, H, N]` log-sum-exp of the self-attention's logits, where its kernel gave it.
+        cross: queries `[B, H, N, D]` and keys `[B, H, M, D]` of its cross-attention, needed to rank by it.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    row_log_sum: Tensor | None = None
+    cross: QueriesKeys | None = None
+
+
+def rank_tokens(
+    settings: PruneSettings, attention: LayerAttention, grid: tuple[int, int], start: Tensor | None = None
+) -> Tensor:
+    """G-WPR scores per head, `[B, H, N]` float32.
 
     Args:
-        settings: how to choose.
-        keep: how many stay, 1 to N.
+        settings: how to rank.
+        attention: of the layer that ranks.
         grid: (height, width) in tokens, height * width = N.
-        hidden: states `[B, N, C]` at the pruning point, compared by cosine stand-ins.
-        self_attention: queries and keys `[B, H, N, D]`.
-        cross_attention: queries `[B, H, N, D]` and keys `[B, H, M, D]`, needed to rank by cross-attention.
+        start: scores of an earlier ranking to start from, same shape.
 
     Raises:
         ValueError: cross-attention is to rank and was not given.
     """
     if settings.ranking == "cross-attention":
-        if cross_attention is None:
+        if attention.cross is None:
             raise ValueError("ranking is 'cross-attention', but no cross-attention queries and keys were given")
-        per_head = cross_gwpr(*cross_attention, iterations=settings.iterations)
-    else:
-        per_head = gwpr(*self_attention, iterations=settings.iterations)
+        return cross_gwpr(*attention.cross, start=start, iterations=settings.iterations)
+    voters = regular_voters(grid, 2, attention.queries.device) if settings.voters == "quarter" else None
+    return gwpr(
+        attention.queries,
+        attention.keys,
+        start=start,
+        iterations=settings.iterations,
+        row_log_sum=attention.row_log_sum,
+        voters=voters,
+    )
+
+
+def select_tokens(settings: PruneSettings, per_head: Tensor, keep: int, grid: tuple[int, int]) -> TokenSubset:
+    """The `keep` tokens that stay, by scores per head `[B, H, N]`; stand-ins are still to be chosen."""
     scores = combine_heads(per_head)
     if settings.selection == "top-k":
-        subset = TokenSubset.top(scores, keep)
-    else:
-        subset = TokenSubset.stratified(scores, keep, grid)
+        return TokenSubset.top(scores, keep)
+    return TokenSubset.stratified(scores, keep, grid)
+
+
+def choose_stand_ins(
+    settings: PruneSettings,
+    subset: TokenSubset,
+    grid: tuple[int, int],
+    hidden: Tensor,
+    attention: LayerAttention | None,
+) -> TokenSubset:
+    """The subset with the stand-ins that the settings ask for.
+
+    Args:
+        settings: how to choose.
+        subset: of N tokens.
+        grid: (height, width) in tokens.
+        hidden: states `[B, N, C]` at the pruning point, compared by cosine stand-ins.
+        attention: of the layer that ranked; without it, as at a block's start, cosine takes the place of attention.
+    """
     if settings.recovery == "zero":
         return subset
-    if settings.stand_in == "attention":
-        return stand_in_by_attention(subset, *self_attention)
-    if settings.stand_in == "cosine":
-        return stand_in_by_cosine(subset, hidden)
-    return stand_in_by_grid(subset, grid)
+    if settings.stand_in == "grid":
+        return stand_in_by_grid(subset, grid)
+    if settings.stand_in == "attention" and attention is not None:
+        return stand_in_by_attention(subset, attention.queries, attention.keys, attention.row_log_sum)
+    return stand_in_by_cosine(subset, hidden)

@@ -26,7 +26,9 @@ STAND_INS: tuple[StandIn, ...] = get_args(StandIn)
 _NEIGHBOURS = 4
 
 
-def stand_in_by_attention(subset: TokenSubset, q: Tensor, k: Tensor) -> TokenSubset:
+def stand_in_by_attention(
+    subset: TokenSubset, q: Tensor, k: Tensor, row_log_sum: Tensor | None = None
+) -> TokenSubset:
     """Each dropped token's stand-in is the kept token it attends to most, attention averaged over heads.
 
     The paper's choice. Exact, chunked over the dropped tokens; the map is never whole.
@@ -35,10 +37,11 @@ def stand_in_by_attention(subset: TokenSubset, q: Tensor, k: Tensor) -> TokenSub
         subset: of N tokens.
         q: queries `[B, H, N, D]` of the layer that ranked the tokens.
         k: keys `[B, H, N, D]`.
+        row_log_sum: `[B, H, N]`, the log-sum-exp of every query's logits, where it is known already.
     """
     samples, heads, _, head_size = q.shape
     compute_dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    row_log_sum = log_sum_exp(q, k)
+    row_log_sum = log_sum_exp(q, k) if row_log_sum is None else row_log_sum
     keys = _gather_heads(k, subset.keep_index).to(compute_dtype).transpose(-1, -2)
     queries = _gather_heads(q, subset.drop_index).to(compute_dtype) * head_size**-0.5
     dropped_log_sum = row_log_sum.gather(2, subset.drop_index.unsqueeze(1).expand(-1, heads, -1))

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from torch import Tensor
 
-from ..atedm_core.cost import prune_point
-from ..atedm_core.pruning import choose_tokens
-from ..atedm_core.recovery import recover
-from .attention_view import AttentionView
-from .full_grid import (
-    Options,
-    TokenGrid,
-    append_patch,
-    on_full_grid,
-    touches_cross_attention,
-    touches_self_attention,
-)
+from ..atedm_core.unet import AttentionBlock
+from .full_grid import Options, touches_cross_attention, touches_self_attention
+from .memory import join
+from .pruning_pass import PruningPass, Remembered
 from .run import OBSERVERS_KEY, RUN_KEY, PruneEvent, PruneRun, tally
 
 
@@ -31,79 +26,115 @@ def attention_block_handler(
     *host_arguments: Any,
 ) -> Tensor:
     """What ComfyUI calls in place of an attention block, through its `forward_timestep_embed_patch`."""
-    out = _run_block(layer, x, context, transformer_options)
+    run: PruneRun | None = transformer_options.get(RUN_KEY)
+    block = run.block(transformer_options) if run is not None else None
+    if run is None or block is None:
+        out = layer(x, context, transformer_options)
+    else:
+        out = _run_block(layer, x, context, transformer_options, run, block)
     # The host counts attention blocks here, and IP-Adapter reads the count.
     if "transformer_index" in transformer_options:
         transformer_options["transformer_index"] += 1
     return out
 
 
-def _run_block(layer: SpatialTransformer, x: Tensor, context: Any, options: Options) -> Tensor:
-    run: PruneRun | None = options.get(RUN_KEY)
-    block = run.block(options) if run is not None else None
-    if run is None or block is None:
-        return layer(x, context, options)
+def _run_block(
+    layer: SpatialTransformer, x: Tensor, context: Any, options: Options, run: PruneRun, block: AttentionBlock
+) -> Tensor:
     progress = run.progress(options)
-    tokens = x.shape[-2] * x.shape[-1]
-    keep = run.keep(tokens, block, progress)
-    contexts = context if isinstance(context, list) else [context] * block.layers
-    uuids = options.get("uuids") or [None]
-    on_grid = {}
-    if keep == tokens:
-        out = layer(x, context, options)
-    else:
-        on_grid = {
-            "self_on_grid": touches_self_attention(options, block.layers - 1),
-            "cross_on_grid": touches_cross_attention(options, block.layers - 1),
-        }
-        out, event = _run_pruned(layer, x, contexts, options, run, block, keep, progress)
-        for observer in options.get(OBSERVERS_KEY, ()):
-            observer.pruned(event)
-    context_tokens = contexts[0].shape[1]
-    run.record(uuids, block, tally(block, x.shape[0] // len(uuids), tokens, keep, context_tokens, **on_grid))
-    return out
-
-
-def _run_pruned(
-    layer: SpatialTransformer,
-    x: Tensor,
-    contexts: list[Tensor],
-    options: Options,
-    run: PruneRun,
-    block: Any,
-    keep: int,
-    progress: float,
-) -> tuple[Tensor, PruneEvent]:
-    settings = run.method.settings
-    options["activations_shape"] = list(x.shape)
     grid = (x.shape[-2], x.shape[-1])
-    tokens = TokenGrid()
+    tokens = grid[0] * grid[1]
+    keep = run.keep(tokens, block, progress)
+    uuids: list[Hashable] = options.get("uuids") or [None]
+    contexts = context if isinstance(context, list) else [context] * block.layers
+    samples, context_tokens = x.shape[0] // len(uuids), contexts[0].shape[1]
+    if keep == tokens:
+        run.record(uuids, block, tally(block, samples, tokens, keep, context_tokens))
+        return layer(x, context, options)
+    on_grid = {
+        "self_on_grid": touches_self_attention(options, block.layers - 1),
+        "cross_on_grid": touches_cross_attention(options, block.layers - 1),
+    }
+    options["activations_shape"] = list(x.shape)
     hidden = _enter(layer, x)
-    by_cross = settings.ranking == "cross-attention"
-    view = AttentionView(layer.transformer_blocks[0], hidden, contexts[0], by_cross)
-    at_pruning: list[Tensor] = []
+    out = []
+    groups = _group(run, block, uuids, samples, grid, options, x.device)
+    for members, remembered in groups:
+        passed = PruningPass(run.method.settings, keep, grid, block.layers, remembered)
+        part = _Part(members, samples) if len(groups) > 1 else None
+        own_contexts = contexts if part is None else [part.rows(text) for text in contexts]
+        own_options = options if part is None else part.options(options)
+        own_hidden = hidden if part is None else part.rows(hidden)
+        out.append(passed.run(layer.transformer_blocks, own_hidden, own_contexts, own_options))
+        own_uuids = [uuids[member] for member in members]
+        run.remember(own_uuids, block, passed, grid, options)
+        spent = tally(block, samples, tokens, keep, context_tokens, point=passed.point, **on_grid)
+        run.record(own_uuids, block, spent)
+        _tell_observers(options, PruneEvent(block, progress, grid, passed.subset, tuple(own_uuids)))
+    hidden = out[0] if len(out) == 1 else _in_order(out, [members for members, _ in groups], samples)
+    return _leave(layer, hidden, x)
 
-    def prune(hidden: Tensor, extra_options: Options | None = None) -> Tensor:
-        cross = view.cross_attention() if by_cross else None
-        tokens.subset = choose_tokens(settings, keep, grid, hidden, view.self_attention(), cross)
-        at_pruning.append(hidden)
-        return tokens.subset.gather(hidden)
 
-    for index, transformer_block in enumerate(layer.transformer_blocks):
-        options["block_index"] = index
-        layer_options = on_full_grid(options, index, tokens)
-        if index == 0:
-            layer_options = view.watch(layer_options)
-            if prune_point(block.layers) == "inside first layer":
-                layer_options = append_patch(layer_options, "middle_patch", prune)
-        hidden = transformer_block(hidden, context=contexts[index], transformer_options=layer_options)
-        if index == 0 and tokens.subset is None:
-            hidden = prune(hidden)
-    subset = tokens.subset
-    assert subset is not None
-    hidden = recover(settings.recovery, subset, at_pruning[0], hidden, grid)
-    uuids = tuple(options.get("uuids") or ())
-    return _leave(layer, hidden, x), PruneEvent(block, progress, grid, subset, uuids)
+@dataclass(frozen=True)
+class _Part:
+    """Some of the conditions of one model call, as a model call of their own."""
+
+    members: list[int]
+    samples: int
+
+    def rows(self, x: Tensor) -> Tensor:
+        return torch.cat([x[member * self.samples : (member + 1) * self.samples] for member in self.members])
+
+    def options(self, options: Options) -> Options:
+        """Foreign patches split the batch by these lists."""
+        lists = {
+            name: [options[name][member] for member in self.members]
+            for name in ("uuids", "cond_or_uncond")
+            if options.get(name)
+        }
+        return {**options, **lists}
+
+
+def _group(
+    run: PruneRun,
+    block: AttentionBlock,
+    uuids: list[Hashable],
+    samples: int,
+    grid: tuple[int, int],
+    options: Options,
+    device: torch.device,
+) -> list[tuple[list[int], Remembered | None]]:
+    """Positions of the conditions that can run together, with what is remembered of them.
+
+    They run together unless some have a ranking to use and others have none: what a condition gets must not depend
+    on which others the host happened to put beside it.
+    """
+    if not run.remembers:
+        return [(list(range(len(uuids))), None)]
+    sigma = run.sigma(options)
+    found = [run.memory.recall(uuid, block.name, samples, grid, sigma, device) for uuid in uuids]
+    kinds = [(ranking is not None, run.memory.is_due(ranking)) for ranking in found]
+    groups: list[tuple[list[int], Remembered | None]] = []
+    for kind in sorted(set(kinds)):
+        members = [position for position, own in enumerate(kinds) if own == kind]
+        rankings = [ranking for position in members if (ranking := found[position]) is not None]
+        groups.append((members, Remembered(*join(rankings), fresh_enough=not kind[1]) if rankings else None))
+    return groups
+
+
+def _in_order(parts: list[Tensor], members: list[list[int]], samples: int) -> Tensor:
+    """Rows of several groups of conditions, back in the order of the conditions."""
+    chunks = {
+        member: rows
+        for part, group in zip(parts, members, strict=True)
+        for member, rows in zip(group, part.split(samples), strict=True)
+    }
+    return torch.cat([chunks[member] for member in sorted(chunks)])
+
+
+def _tell_observers(options: Options, event: PruneEvent) -> None:
+    for observer in options.get(OBSERVERS_KEY, ()):
+        observer.pruned(event)
 
 
 def _enter(layer: SpatialTransformer, x: Tensor) -> Tensor:

@@ -7,8 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..atedm_core.pruning import QueriesKeys
+from ..atedm_core.fused import attention_with_log_sum_exp
+from ..atedm_core.pruning import LayerAttention, QueriesKeys
 from .full_grid import Options, append_patch
+
+_PYTORCH_ATTENTION = "attention_pytorch"
 
 
 class AttentionView:
@@ -24,45 +27,68 @@ class AttentionView:
         self._context = context
         self._wants_cross = cross
         self._after_self: Tensor | None = None
-        self._seen: dict[str, QueriesKeys] = {}
+        self._self: QueriesKeys | None = None
+        self._row_log_sum: Tensor | None = None
+        self._cross: QueriesKeys | None = None
 
     def watch(self, options: Options) -> Options:
         """Options with which the layer runs as it would, while its attention calls are seen."""
         previous = options.get("optimized_attention_override")
 
         def see(attention: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-            if len(args) >= 2:
+            if len(args) >= 3:
                 self._see(args[0], args[1])
-            return attention(*args, **kwargs) if previous is None else previous(attention, *args, **kwargs)
+            if previous is not None:
+                return previous(attention, *args, **kwargs)
+            out = self._attend(attention, args, kwargs)
+            return attention(*args, **kwargs) if out is None else out
 
         return append_patch({**options, "optimized_attention_override": see}, "middle_patch", self._pass_middle)
 
-    def self_attention(self) -> QueriesKeys:
-        """Queries and keys of the self-attention, `[B, H, N, D]` each."""
-        if "self" in self._seen:
-            return self._seen["self"]
-        attention, hidden = self._layer.attn1, self._layer.norm1(self._hidden)
-        return self._split(attention.to_q(hidden)), self._split(attention.to_k(hidden))
+    def attention(self) -> LayerAttention:
+        """What was seen, the rest projected afresh."""
+        queries, keys = self._self or self._project_self()
+        cross = (self._cross or self._project_cross()) if self._wants_cross else None
+        return LayerAttention(queries, keys, self._row_log_sum, cross)
 
-    def cross_attention(self) -> QueriesKeys:
-        """Queries `[B, H, N, D]` and keys `[B, H, M, D]` of the cross-attention."""
-        if "cross" in self._seen:
-            return self._seen["cross"]
-        attention, hidden = self._layer.attn2, self._layer.norm2(self._after_self)
-        return self._split(attention.to_q(hidden)), self._split(attention.to_k(self._context))
+    def _see(self, queries: Tensor, keys: Tensor) -> None:
+        on_grid = queries.shape == (*self._hidden.shape[:2], self._layer.n_heads * self._layer.d_head)
+        if self._after_self is None:
+            if self._self is None and on_grid and keys.shape == queries.shape:
+                self._self = self._split(queries), self._split(keys)
+        elif self._wants_cross and self._cross is None and on_grid and keys.shape[0] == queries.shape[0]:
+            self._cross = self._split(queries), self._split(keys)
+
+    def _attend(self, attention: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Any) -> Tensor | None:
+        """The self-attention itself, through the op that also gives its log-sum-exp; `None` where that is not one.
+
+        Only in the place of ComfyUI's call to PyTorch's own attention, whose kernel this is.
+        """
+        if getattr(attention, "__name__", "") != _PYTORCH_ATTENTION or self._after_self is not None:
+            return None
+        plain = self._self is not None and self._row_log_sum is None and len(args) == 4 and kwargs.get("mask") is None
+        if not plain or kwargs.get("skip_reshape") or kwargs.get("skip_output_reshape") or "scale" in kwargs:
+            return None
+        assert self._self is not None
+        if args[0].shape != self._hidden.shape or args[2].shape != args[1].shape:
+            return None
+        done = attention_with_log_sum_exp(*self._self, self._split(args[2]))
+        if done is None:
+            return None
+        out, self._row_log_sum = done
+        return out.transpose(1, 2).flatten(2)
 
     def _pass_middle(self, hidden: Tensor, extra_options: Options) -> Tensor:
         self._after_self = hidden
         return hidden
 
-    def _see(self, queries: Tensor, keys: Tensor) -> None:
-        kind = "self" if self._after_self is None else "cross"
-        if kind in self._seen or (kind == "cross" and not self._wants_cross):
-            return
-        grid = (*self._hidden.shape[:2], self._layer.n_heads * self._layer.d_head)
-        whole = queries.shape == grid and (kind == "cross" or keys.shape == grid)
-        if whole and keys.shape[0] == grid[0]:
-            self._seen[kind] = self._split(queries), self._split(keys)
+    def _project_self(self) -> QueriesKeys:
+        attention, hidden = self._layer.attn1, self._layer.norm1(self._hidden)
+        return self._split(attention.to_q(hidden)), self._split(attention.to_k(hidden))
+
+    def _project_cross(self) -> QueriesKeys:
+        attention, hidden = self._layer.attn2, self._layer.norm2(self._after_self)
+        return self._split(attention.to_q(hidden)), self._split(attention.to_k(self._context))
 
     def _split(self, projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (self._layer.n_heads, self._layer.d_head)).transpose(1, 2)

@@ -12,7 +12,9 @@ from ..atedm_core.dsap import DSAPSchedule
 from ..atedm_core.pruning import PruneSettings
 from ..atedm_core.tokens import TokenSubset, kept_tokens
 from ..atedm_core.unet import AttentionBlock, UNetStructure
+from .memory import RankMemory, split
 from .progress import progress_of
+from .pruning_pass import PruningPass
 
 RUN_KEY = "atedm_run"
 """Where a run's state lies in `transformer_options` while it lasts."""
@@ -83,6 +85,9 @@ class PruneRun:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        settings = self.method.settings
+        self.memory = RankMemory(settings.rank_interval)
+        self.remembers = settings.rank_interval > 1 or settings.warm_start
         self._blocks = {(block.part, block.index): block for block in self.method.structure.blocks}
 
     def block(self, transformer_options: dict[str, Any]) -> AttentionBlock | None:
@@ -91,18 +96,40 @@ class PruneRun:
         return None if place is None else self._blocks.get(tuple(place))
 
     def progress(self, transformer_options: dict[str, Any]) -> float:
-        """Progress of the model call that is running; the noise level is read back once per call."""
+        """Progress of the model call that is running."""
         key = "atedm_progress"
         if key not in transformer_options:
-            sigma = float(transformer_options["sigmas"][0])
+            sigma = self.sigma(transformer_options)
             if sigma not in self._progress:
                 self._progress[sigma] = progress_of(sigma, self.percent_to_sigma)
             transformer_options[key] = self._progress[sigma]
         return transformer_options[key]
 
+    def sigma(self, transformer_options: dict[str, Any]) -> float:
+        """Noise level of the model call that is running, read back from the device once per call."""
+        key = "atedm_sigma"
+        if key not in transformer_options:
+            transformer_options[key] = float(transformer_options["sigmas"][0])
+        return transformer_options[key]
+
     def keep(self, tokens: int, block: AttentionBlock, progress: float) -> int:
         """How many of `tokens` stay in `block`."""
         return kept_tokens(tokens, self.method.schedule.ratio(progress, block))
+
+    def remember(
+        self,
+        uuids: list[Hashable],
+        block: AttentionBlock,
+        passed: PruningPass,
+        grid: tuple[int, int],
+        transformer_options: dict[str, Any],
+    ) -> None:
+        """Keep a ranking that was made in this call, for the conditions it was made for."""
+        if not self.remembers or not passed.ranked or passed.per_head is None:
+            return
+        rankings = split(passed.per_head, passed.subset, len(uuids), grid, self.sigma(transformer_options))
+        for uuid, ranking in zip(uuids, rankings, strict=True):
+            self.memory.store(uuid, block.name, ranking)
 
     def record(self, uuids: list[Hashable], block: AttentionBlock, spent: Tally) -> None:
         """Add what one sample of each condition spent; `spent` is for all samples of one condition."""
@@ -122,6 +149,7 @@ class PruneRun:
     def reset(self) -> None:
         """Forget what was done."""
         self.tallies.clear()
+        self.memory.reset()
         self._progress.clear()
 
 

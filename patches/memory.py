@@ -1,0 +1,96 @@
+"""What one run remembers of its rankings, by condition and attention block.
+
+A ranking serves a condition's later noise levels while the settings say so and the grid stays the same. A condition
+that is new, or whose picture has changed its size, has no ranking and gets one of its own, so that a picture does not
+depend on which conditions the host ran together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..atedm_core.tokens import TokenSubset
+
+
+@dataclass
+class Ranking:
+    """The last ranking of one condition in one block.
+
+    Attributes:
+        per_head: scores `[b, H, N]` of the condition's b samples.
+        subset: what was chosen by them, stand-ins included.
+        grid: (height, width) in tokens.
+        sigma: noise level of the last model call that came by.
+        age: noise levels since the ranking; 0 at its own.
+    """
+
+    per_head: Tensor
+    subset: TokenSubset
+    grid: tuple[int, int]
+    sigma: float
+    age: int = 0
+
+
+class RankMemory:
+    """Rankings of one run, by (condition uuid, block name)."""
+
+    def __init__(self, interval: int) -> None:
+        self._interval = interval
+        self._rankings: dict[tuple[Hashable, str], Ranking] = {}
+
+    def recall(
+        self, uuid: Hashable, block: str, samples: int, grid: tuple[int, int], sigma: float, device: torch.device
+    ) -> Ranking | None:
+        """The condition's last ranking if it is for this many samples on this grid and device."""
+        found = self._rankings.get((uuid, block))
+        if found is None or found.grid != grid:
+            return None
+        if found.per_head.shape[0] != samples or found.per_head.device != device:
+            return None
+        if sigma != found.sigma:
+            found.sigma = sigma
+            found.age += 1
+        return found
+
+    def is_due(self, ranking: Ranking | None) -> bool:
+        """Whether a ranking has to be made afresh."""
+        return ranking is None or self._interval == 1 or ranking.age >= self._interval
+
+    def store(self, uuid: Hashable, block: str, ranking: Ranking) -> None:
+        """Keep a ranking; the one before it goes."""
+        self._rankings[uuid, block] = ranking
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._rankings.clear()
+
+
+def join(rankings: list[Ranking]) -> tuple[Tensor, TokenSubset]:
+    """Scores and subsets of several conditions, as one batch in their order."""
+    if len(rankings) == 1:
+        return rankings[0].per_head, rankings[0].subset
+    subsets = [ranking.subset for ranking in rankings]
+    joined = TokenSubset(
+        torch.cat([subset.keep_index for subset in subsets]),
+        torch.cat([subset.source_index for subset in subsets]),
+        torch.cat([subset.drop_index for subset in subsets]),
+    )
+    return torch.cat([ranking.per_head for ranking in rankings]), joined
+
+
+def split(
+    per_head: Tensor, subset: TokenSubset, conditions: int, grid: tuple[int, int], sigma: float
+) -> list[Ranking]:
+    """One batch's scores and subset, as one ranking per condition."""
+    parts = zip(
+        per_head.chunk(conditions),
+        subset.keep_index.chunk(conditions),
+        subset.source_index.chunk(conditions),
+        subset.drop_index.chunk(conditions),
+        strict=True,
+    )
+    return [Ranking(scores, TokenSubset(keep, source, drop), grid, sigma) for scores, keep, source, drop in parts]

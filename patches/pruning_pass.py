@@ -1,0 +1,109 @@
+"""One attention block in one model call: where its tokens are dropped, and how they come back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..atedm_core.cost import PrunePoint, prune_point
+from ..atedm_core.pruning import LayerAttention, PruneSettings, choose_stand_ins, rank_tokens, select_tokens
+from ..atedm_core.recovery import recover
+from ..atedm_core.tokens import TokenSubset
+from .attention_view import AttentionView
+from .full_grid import Options, TokenGrid, append_patch, on_full_grid
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """An earlier ranking of the same conditions: scores `[B, H, N]`, the subset chosen then, and whether it will do."""
+
+    per_head: Tensor
+    subset: TokenSubset
+    fresh_enough: bool
+
+
+class PruningPass:
+    """Runs the layers of one attention block, dropping tokens at the point that the settings and the memory allow.
+
+    Attributes:
+        point: where tokens are dropped in this call.
+        per_head: scores of the ranking made in this call, or remembered.
+        tokens: the token grid; its subset is set once tokens have been dropped.
+    """
+
+    def __init__(
+        self, settings: PruneSettings, keep: int, grid: tuple[int, int], layers: int, remembered: Remembered | None
+    ) -> None:
+        self._settings = settings
+        self._keep = keep
+        self._grid = grid
+        self._remembered = remembered
+        self._before: Tensor | None = None
+        self._view: AttentionView | None = None
+        self.tokens = TokenGrid()
+        self.per_head: Tensor | None = None
+        self.point: PrunePoint = prune_point(layers, settings.prune_from)
+        if self.point == "block start" and not self._reuses:
+            self.point = "inside first layer"
+
+    @property
+    def subset(self) -> TokenSubset:
+        """What was kept; there once `run` has returned."""
+        assert self.tokens.subset is not None
+        return self.tokens.subset
+
+    @property
+    def ranked(self) -> bool:
+        """Whether this call made a ranking of its own."""
+        return not self._reuses
+
+    @property
+    def _reuses(self) -> bool:
+        return self._remembered is not None and self._remembered.fresh_enough
+
+    def run(self, layers: Any, hidden: Tensor, contexts: list[Tensor], options: Options) -> Tensor:
+        """All layers of the block, and every token back on the grid: `[B, N, C]` -> `[B, N, C]`."""
+        if self.point == "block start":
+            hidden = self._drop(hidden)
+        for index, layer in enumerate(layers):
+            options["block_index"] = index
+            layer_options = on_full_grid(options, index, self.tokens)
+            if index == 0:
+                layer_options = self._for_first_layer(layer, hidden, contexts[0], layer_options)
+            hidden = layer(hidden, context=contexts[index], transformer_options=layer_options)
+            if index == 0 and self.tokens.subset is None:
+                hidden = self._drop(hidden)
+        assert self._before is not None
+        return recover(self._settings.recovery, self.subset, self._before, hidden, self._grid)
+
+    def _for_first_layer(self, layer: Any, hidden: Tensor, context: Tensor, options: Options) -> Options:
+        if not self._reuses:
+            self._view = AttentionView(layer, hidden, context, self._settings.ranking == "cross-attention")
+            options = self._view.watch(options)
+        if self.point == "inside first layer":
+            options = append_patch(options, "middle_patch", self._drop)
+        return options
+
+    def _drop(self, hidden: Tensor, extra_options: Options | None = None) -> Tensor:
+        attention = None if self._view is None else self._view.attention()
+        # The view holds the first layer's queries and keys; the later layers need that memory.
+        self._view = None
+        subset = self._choose(hidden, attention)
+        self._before = hidden
+        self.tokens.subset = subset
+        return subset.gather(hidden)
+
+    def _choose(self, hidden: Tensor, attention: LayerAttention | None) -> TokenSubset:
+        settings, remembered = self._settings, self._remembered
+        if attention is not None:
+            start = remembered.per_head if settings.warm_start and remembered is not None else None
+            self.per_head = rank_tokens(settings, attention, self._grid, start)
+        else:
+            assert remembered is not None
+            self.per_head = remembered.per_head
+            if remembered.subset.kept == self._keep:
+                return remembered.subset
+        subset = select_tokens(settings, self.per_head, self._keep, self._grid)
+        return choose_stand_ins(settings, subset, self._grid, hidden, attention)
