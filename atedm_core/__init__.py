@@ -1,5 +1,6 @@
 """AT-EDM's mathematics in pure torch: ranking, selection, recovery, schedule and cost. Usable without ComfyUI."""
 
+from .budget import Budget, average_flops, solve_budget
 from .cost import block_flops, prune_point, unet_flops
 from .dsap import DSAPSchedule
 from .fused import log_sum_exp
@@ -11,10 +12,13 @@ from .unet import AttentionBlock, UNetStructure, stage_ends
 
 __all__ = [
     "AttentionBlock",
+    "Budget",
     "DSAPSchedule",
+    "LayerAttention",
     "PruneSettings",
     "TokenSubset",
     "UNetStructure",
+    "average_flops",
     "block_flops",
     "choose_stand_ins",
     "combine_heads",
@@ -23,7 +27,10 @@ __all__ = [
     "kept_tokens",
     "log_sum_exp",
     "prune_point",
+    "rank_tokens",
     "recover",
+    "select_tokens",
+    "solve_budget",
     "stage_ends",
     "stand_in_by_attention",
     "stand_in_by_cosine",

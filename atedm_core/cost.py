@@ -14,7 +14,7 @@ from .tokens import kept_tokens
 from .unet import AttentionBlock, UNetStructure
 
 PrunePoint = Literal["after first layer", "inside first layer", "block start"]
-"""Where tokens are dropped: after the first layer's feed-forward (the paper), after its self-attention, or before it."""
+"""Where tokens are dropped: after the first layer (the paper), after its self-attention, or before it."""
 PRUNE_POINTS: tuple[PrunePoint, ...] = get_args(PrunePoint)
 
 CONTEXT_TOKENS = 77
@@ -22,7 +22,7 @@ LATENT_SCALE = 8
 
 
 def prune_point(layers: int, wanted: PrunePoint = "after first layer") -> PrunePoint:
-    """The point wanted, where it can save anything: a block of one layer has nothing after it to run on fewer tokens."""
+    """The point wanted, where it can save anything: after a block's only layer nothing is left to save."""
     return "inside first layer" if layers == 1 and wanted == "after first layer" else wanted
 
 

@@ -26,9 +26,7 @@ STAND_INS: tuple[StandIn, ...] = get_args(StandIn)
 _NEIGHBOURS = 4
 
 
-def stand_in_by_attention(
-    subset: TokenSubset, q: Tensor, k: Tensor, row_log_sum: Tensor | None = None
-) -> TokenSubset:
+def stand_in_by_attention(subset: TokenSubset, q: Tensor, k: Tensor, row_log_sum: Tensor | None = None) -> TokenSubset:
     """Each dropped token's stand-in is the kept token it attends to most, attention averaged over heads.
 
     The paper's choice. Exact, chunked over the dropped tokens; the map is never whole.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .apply import ATEDMApply
+from .budget import ATEDMBudget
 from .schedule import ATEDMSchedule
 
-NODES: list[type[io.ComfyNode]] = [ATEDMApply, ATEDMSchedule]
+NODES: list[type[io.ComfyNode]] = [ATEDMApply, ATEDMSchedule, ATEDMBudget]

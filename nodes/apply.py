@@ -6,12 +6,21 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..atedm_core.cost import PRUNE_POINTS, PrunePoint
 from ..atedm_core.dsap import DEFAULT_RATIO, MAX_RATIO, DSAPSchedule
-from ..atedm_core.pruning import MAX_ITERATIONS, RANKINGS, SELECTIONS, PruneSettings, Ranking, Selection
+from ..atedm_core.pruning import (
+    MAX_ITERATIONS,
+    MAX_RANK_INTERVAL,
+    RANKINGS,
+    SELECTIONS,
+    PruneSettings,
+    Ranking,
+    Selection,
+)
 from ..atedm_core.recovery import RECOVERIES, STAND_INS, Recovery, StandIn
 from ..patches.apply import apply_atedm
 from ..patches.run import with_ratio
-from .types import Schedule
+from .types import Schedule, checked_schedule
 
 _DEFAULTS = PruneSettings()
 
@@ -105,6 +114,30 @@ class ATEDMApply(io.ComfyNode):
                     advanced=True,
                     tooltip="Rounds of page rank. Each costs about one attention call per block.",
                 ),
+                io.Combo.Input(
+                    "prune_from",
+                    options=list(PRUNE_POINTS),
+                    default=_DEFAULTS.prune_from,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "Where in each attention block tokens are dropped. 'after first layer' is the paper's. "
+                        "'inside first layer' is faster. 'block start' is the fastest: it uses an earlier step's "
+                        "ranking, and needs rank_interval above 1."
+                    ),
+                ),
+                io.Int.Input(
+                    "rank_interval",
+                    default=_DEFAULTS.rank_interval,
+                    min=1,
+                    max=MAX_RANK_INTERVAL,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "Rank the tokens at every n-th step, and use the last ranking in between. 1 ranks at every "
+                        "step. Higher is faster and follows the picture less closely."
+                    ),
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -124,11 +157,12 @@ class ATEDMApply(io.ComfyNode):
         stand_in: StandIn = _DEFAULTS.stand_in,
         ranking: Ranking = _DEFAULTS.ranking,
         iterations: int = _DEFAULTS.iterations,
+        prune_from: PrunePoint = _DEFAULTS.prune_from,
+        rank_interval: int = _DEFAULTS.rank_interval,
     ) -> io.NodeOutput:
-        if schedule is not None and not isinstance(schedule, DSAPSchedule):
-            raise ValueError(
-                f"schedule is a {type(schedule).__name__}: connect the output of AT-EDM DSAP Schedule, "
-                "or leave the input open for the paper's schedule"
-            )
-        settings = PruneSettings(ranking, iterations, selection, stand_in, recovery)
-        return io.NodeOutput(apply_atedm(model, with_ratio(schedule or DSAPSchedule(), prune_ratio), settings))
+        settings = PruneSettings(
+            ranking, iterations, selection, stand_in, recovery, prune_from=prune_from, rank_interval=rank_interval
+        )
+        return io.NodeOutput(
+            apply_atedm(model, with_ratio(checked_schedule(schedule) or DSAPSchedule(), prune_ratio), settings)
+        )

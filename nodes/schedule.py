@@ -4,8 +4,41 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..atedm_core.dsap import DEFAULT_EARLY_PERCENT, EARLY_BLOCKS, MAX_RATIO, DSAPSchedule, EarlyBlocks
+from ..atedm_core.dsap import (
+    DEFAULT_EARLY_PERCENT,
+    EARLY_BLOCKS,
+    MAX_LEVEL_SCALE,
+    MAX_RATIO,
+    RAMPS,
+    DSAPSchedule,
+    EarlyBlocks,
+    Ramp,
+)
+from ..atedm_core.unet import LEVEL_NAMES
 from .types import Schedule
+
+_LEVEL_HINTS = {
+    "full": "SD 1.x and 2.x have attention there, SDXL has none.",
+    "half": "SDXL's 64 x 64 tokens at 1024 px; 0 is the paper's dagger variant.",
+    "quarter": "SDXL's 32 x 32 tokens at 1024 px, where most can be saved.",
+    "eighth": "Only the middle of SD 1.x and 2.x.",
+}
+
+
+def _level_input(name: str) -> io.Float.Input:
+    return io.Float.Input(
+        f"{name}_level",
+        default=1.0,
+        min=0.0,
+        max=MAX_LEVEL_SCALE,
+        step=0.05,
+        optional=True,
+        advanced=True,
+        tooltip=(
+            f"Multiplies prune_ratio in attention blocks at {name} latent resolution; 0 leaves them whole. "
+            f"{_LEVEL_HINTS[name]}"
+        ),
+    )
 
 
 class ATEDMSchedule(io.ComfyNode):
@@ -54,6 +87,18 @@ class ATEDMSchedule(io.ComfyNode):
                         "last of each up stage, as in the paper. 'all': every block. 'none': no schedule."
                     ),
                 ),
+                io.Combo.Input(
+                    "ramp",
+                    options=list(RAMPS),
+                    default="step",
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "How spared blocks come to the full ratio: in one 'step' when the early phase ends, as in the "
+                        "paper, or 'linear' or 'cosine' over the early phase."
+                    ),
+                ),
+                *(_level_input(name) for name in LEVEL_NAMES),
             ],
             outputs=[
                 Schedule.Output(
@@ -63,7 +108,24 @@ class ATEDMSchedule(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, early_percent: float, early_ratio: float, early_blocks: EarlyBlocks) -> io.NodeOutput:
+    def execute(
+        cls,
+        early_percent: float,
+        early_ratio: float,
+        early_blocks: EarlyBlocks,
+        ramp: Ramp = "step",
+        full_level: float = 1.0,
+        half_level: float = 1.0,
+        quarter_level: float = 1.0,
+        eighth_level: float = 1.0,
+    ) -> io.NodeOutput:
+        levels = (full_level, half_level, quarter_level, eighth_level)
         return io.NodeOutput(
-            DSAPSchedule(early_percent=early_percent, early_ratio=early_ratio, early_blocks=early_blocks)
+            DSAPSchedule(
+                early_percent=early_percent,
+                early_ratio=early_ratio,
+                early_blocks=early_blocks,
+                ramp=ramp,
+                level_scales=levels,
+            )
         )

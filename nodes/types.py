@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
+
+from ..atedm_core.dsap import DSAPSchedule
 
 Schedule = io.Custom("ATEDM_SCHEDULE")
 """A `DSAPSchedule`."""
+
+
+def checked_schedule(value: Any) -> DSAPSchedule | None:
+    """The value of a `schedule` input, `None` where it was left open.
+
+    Raises:
+        ValueError: something else was connected.
+    """
+    if value is not None and not isinstance(value, DSAPSchedule):
+        raise ValueError(
+            f"schedule is a {type(value).__name__}: connect the output of AT-EDM DSAP Schedule, "
+            "or leave the input open for the paper's schedule"
+        )
+    return value

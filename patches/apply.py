@@ -35,9 +35,10 @@ def apply_atedm(model: Any, schedule: DSAPSchedule, settings: PruneSettings) -> 
         settings: how to choose tokens and to fill them in again.
 
     Raises:
-        ValueError: the model is not a U-Net of a supported kind.
+        ValueError: the model is not a U-Net of a supported kind, or the schedule names a level that it lacks.
     """
     structure = describe_unet(supported_unet(model))
+    schedule.check_levels(structure)
     patched = model.clone()
     patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     _remove_handler(patched.model_options)

@@ -82,9 +82,7 @@ def join(rankings: list[Ranking]) -> tuple[Tensor, TokenSubset]:
     return torch.cat([ranking.per_head for ranking in rankings]), joined
 
 
-def split(
-    per_head: Tensor, subset: TokenSubset, conditions: int, grid: tuple[int, int], sigma: float
-) -> list[Ranking]:
+def split(per_head: Tensor, subset: TokenSubset, conditions: int, grid: tuple[int, int], sigma: float) -> list[Ranking]:
     """One batch's scores and subset, as one ranking per condition."""
     parts = zip(
         per_head.chunk(conditions),
