@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from reference import dense_cross_gwpr, dense_gwpr, random_tokens
+from reference import dense_cross_gwpr, dense_gwpr, logits, random_tokens
 
 from atedm_core import (
+    LayerAttention,
     PruneSettings,
     TokenSubset,
-    choose_tokens,
+    choose_stand_ins,
     combine_heads,
     gwpr,
+    rank_tokens,
+    select_tokens,
     stand_in_by_attention,
     stand_in_by_cosine,
     stand_in_by_grid,
@@ -19,16 +22,42 @@ GRID = (6, 8)
 SELF = (random_tokens((2, 3, 48, 16), 1), random_tokens((2, 3, 48, 16), 2))
 CROSS = (random_tokens((2, 3, 48, 16), 3), random_tokens((2, 3, 77, 16), 4))
 HIDDEN = random_tokens((2, 48, 48), 5)
+SEEN = LayerAttention(*SELF, cross=CROSS)
 
 
 def choose(**changes) -> TokenSubset:
-    return choose_tokens(PruneSettings(**changes), 18, GRID, HIDDEN, SELF, CROSS)
+    settings = PruneSettings(**changes)
+    subset = select_tokens(settings, rank_tokens(settings, SEEN, GRID), 18, GRID)
+    return choose_stand_ins(settings, subset, GRID, HIDDEN, SEEN)
 
 
 def test_ranking_follows_the_attention_that_was_asked_for():
     for ranking, scores in (("self-attention", dense_gwpr(*SELF, 3)), ("cross-attention", dense_cross_gwpr(*CROSS, 3))):
         chosen = choose(ranking=ranking, iterations=3, selection="top-k")
         assert torch.equal(chosen.keep_index, TokenSubset.top(combine_heads(scores), 18).keep_index)
+
+
+def test_a_quarter_of_the_voters_ranks_by_a_quarter_of_the_map():
+    attention = logits(*SELF).softmax(-1)
+    lattice = [row * 8 + column for row in range(0, 6, 2) for column in range(0, 8, 2)]
+    expected = attention[:, :, lattice].mean(2)
+    found = rank_tokens(PruneSettings(voters="quarter"), SEEN, GRID)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_the_layers_own_log_sum_exp_changes_nothing():
+    row_log_sum = logits(*SELF).logsumexp(-1).float()
+    for voters in ("all", "quarter"):
+        settings = PruneSettings(voters=voters, iterations=3)
+        given = rank_tokens(settings, LayerAttention(*SELF, row_log_sum), GRID)
+        torch.testing.assert_close(given, rank_tokens(settings, SEEN, GRID), rtol=1e-4, atol=1e-7)
+
+
+def test_a_warm_start_goes_on_where_the_last_ranking_stopped():
+    settings = PruneSettings()
+    first = rank_tokens(settings, SEEN, GRID)
+    second = rank_tokens(settings, SEEN, GRID, start=first)
+    torch.testing.assert_close(second, rank_tokens(PruneSettings(iterations=2), SEEN, GRID), rtol=1e-4, atol=1e-7)
 
 
 def test_selection_follows_the_setting():
@@ -46,6 +75,13 @@ def test_stand_ins_follow_the_setting():
     assert torch.equal(choose(stand_in="attention").source_index, stand_in_by_attention(base, *SELF).source_index)
 
 
+def test_without_attention_at_hand_cosine_takes_its_place():
+    settings = PruneSettings(stand_in="attention")
+    base = choose(stand_in="grid")
+    found = choose_stand_ins(settings, base, GRID, HIDDEN, None)
+    assert torch.equal(found.source_index, stand_in_by_cosine(base, HIDDEN).source_index)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -55,6 +91,9 @@ def test_stand_ins_follow_the_setting():
         ({"recovery": "blur"}, "recovery is 'blur'"),
         ({"iterations": 0}, "iterations is 0"),
         ({"iterations": 21}, "1 to 20"),
+        ({"prune_from": "the end"}, "prune_from is 'the end'"),
+        ({"voters": "half"}, "voters is 'half'"),
+        ({"rank_interval": 0}, "rank_interval is 0"),
     ],
 )
 def test_settings_that_do_not_exist_are_named(values, message):
@@ -64,4 +103,4 @@ def test_settings_that_do_not_exist_are_named(values, message):
 
 def test_ranking_by_cross_attention_needs_cross_attention():
     with pytest.raises(ValueError, match="no cross-attention"):
-        choose_tokens(PruneSettings(ranking="cross-attention"), 18, GRID, HIDDEN, SELF)
+        rank_tokens(PruneSettings(ranking="cross-attention"), LayerAttention(*SELF), GRID)

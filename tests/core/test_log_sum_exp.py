@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reference import logits, random_tokens
 
 from atedm_core import fused
-from atedm_core.fused import append_bias, chunked_log_sum_exp, log_sum_exp
+from atedm_core.fused import append_bias, attention_with_log_sum_exp, chunked_log_sum_exp, log_sum_exp
 
 FORMS = {"fused": log_sum_exp, "chunked": chunked_log_sum_exp}
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.float16: 1e-4, torch.bfloat16: 1e-3}
@@ -89,6 +89,14 @@ def test_a_kernel_that_refuses_or_disagrees_is_passed_over(monkeypatch):
 def test_the_cpu_has_a_fused_kernel():
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         assert fused._fused_kernel(torch.device("cpu"), dtype, 66) is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_with_its_log_sum_exp_is_pytorchs_own_attention(dtype):
+    q, k, _ = problem(33, 77, 64, dtype)
+    out, log_sum = attention_with_log_sum_exp(q, k, k)
+    assert torch.equal(out, torch.nn.functional.scaled_dot_product_attention(q, k, k))
+    assert torch.equal(log_sum, log_sum_exp(q, k))
 
 
 def test_trying_kernels_leaves_the_random_generator_alone():

@@ -3,28 +3,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structures import sdxl
 
-from atedm_core import AttentionBlock, DSAPSchedule, UNetStructure, block_flops, kept_tokens, prune_point, unet_flops
+from atedm_core import AttentionBlock, DSAPSchedule, block_flops, kept_tokens, prune_point, unet_flops
 from atedm_core.cost import cross_attention_flops, feed_forward_flops, self_attention_flops
 from atedm_core.unet import stage_ends
-
-SDXL_PLACES = [
-    *[("input", i, 1, 2) for i in (4, 5)],
-    *[("input", i, 2, 10) for i in (7, 8)],
-    ("middle", 0, 2, 10),
-    *[("output", i, 2, 10) for i in (0, 1, 2)],
-    *[("output", i, 1, 2) for i in (3, 4, 5)],
-]
-
-
-def sdxl() -> UNetStructure:
-    """SDXL in numbers: its attention blocks, and the multiply-adds of its convolutions and embeddings."""
-    ends = stage_ends([(part, level) for part, _, level, _ in SDXL_PLACES])
-    blocks = tuple(
-        AttentionBlock(part, index, level, layers, 640 * level, 640 * level, 10 * level, 2048, end)
-        for (part, index, level, layers), end in zip(SDXL_PLACES, ends, strict=True)
-    )
-    return UNetStructure(blocks, (17_328_640, 66_457_600, 249_446_400), 24_903_680)
 
 
 def test_sdxl_costs_what_the_paper_says():
@@ -73,11 +56,45 @@ def test_the_early_phase_never_prunes_more_than_the_late_one(progress, ratio, pe
         ({"early_percent": -0.1}, "early_percent is -0.1"),
         ({"early_ratio": 1.0}, "early_ratio is 1.0"),
         ({"early_blocks": "some"}, "'some'.*stage ends, all, none"),
+        ({"ramp": "jump"}, "ramp is 'jump'"),
+        ({"level_scales": (1.0, -1.0)}, "half_level is -1.0"),
+        ({"level_scales": (1.0,) * 5}, "5 values"),
     ],
 )
 def test_values_outside_their_range_are_named(values, message):
     with pytest.raises(ValueError, match=message):
         DSAPSchedule(**values)
+
+
+@pytest.mark.parametrize(("ramp", "at_half"), [("step", 0.1), ("linear", 0.35), ("cosine", 0.35)])
+def test_a_ramp_rises_from_the_early_ratio_to_the_full_one(ramp, at_half):
+    schedule = DSAPSchedule(0.6, 0.4, 0.1, "all", ramp)
+    spared = sdxl().blocks[0]
+    assert schedule.ratio(0.0, spared) == pytest.approx(0.1)
+    assert schedule.ratio(0.2, spared) == pytest.approx(at_half)
+    assert schedule.ratio(0.4, spared) == 0.6
+    rising = [schedule.ratio(i / 100, spared) for i in range(101)]
+    assert rising == sorted(rising)
+
+
+def test_a_level_can_be_left_whole_or_pruned_more():
+    schedule = DSAPSchedule(0.6, early_percent=0.0, level_scales=(1.0, 0.0, 1.8))
+    assert {(block.level, schedule.ratio(1.0, block)) for block in sdxl().blocks} == {(1, 0.0), (2, 0.95)}
+
+
+def test_a_level_that_the_model_lacks_is_refused_by_name():
+    DSAPSchedule(level_scales=(1.0, 0.5, 0.5, 1.0)).check_levels(sdxl())
+    with pytest.raises(ValueError, match="eighth_level is 0.5.*only at: half, quarter"):
+        DSAPSchedule(level_scales=(1.0, 1.0, 1.0, 0.5)).check_levels(sdxl())
+
+
+@pytest.mark.parametrize("point", ["after first layer", "inside first layer", "block start"])
+def test_earlier_points_save_more(point):
+    order = ["after first layer", "inside first layer", "block start"]
+    flops = [block_flops(block(2), 100, 37, point=name) for name in order]
+    assert flops == sorted(flops, reverse=True)
+    assert prune_point(2, point) == point
+    assert prune_point(1, point) == ("inside first layer" if point == "after first layer" else point)
 
 
 def test_stages_are_runs_at_one_resolution_on_one_side():

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structures import sdxl
+
+from atedm_core import DSAPSchedule, average_flops, solve_budget, unet_flops
+from atedm_core.budget import budget_of, describe_budget, progress_weights
+from atedm_core.cost import PRUNE_POINTS
+
+LATENT = (128, 128)
+FLAT = DSAPSchedule(early_percent=0.0)
+
+IDEAL = {  # speed-up at ratio 0.63 in all blocks, and with the paper's schedule
+    "after first layer": {64: (1.59, 1.50), 128: (1.66, 1.56), 256: (1.80, 1.66)},
+    "inside first layer": {64: (1.74, 1.61), 128: (1.81, 1.67), 256: (1.93, 1.76)},
+    "block start": {64: (1.81, 1.67), 128: (1.97, 1.79), 256: (2.43, 2.11)},
+}
+
+
+@pytest.mark.parametrize("point", IDEAL)
+@pytest.mark.parametrize("edge", [64, 128, 256])
+def test_each_pruning_point_has_its_ideal_speed_up(point, edge):
+    full = unet_flops(sdxl(), (edge, edge))
+    for schedule, expected in zip((FLAT, DSAPSchedule()), IDEAL[point][edge], strict=True):
+        found = full / average_flops(sdxl(), (edge, edge), schedule, point=point)
+        assert found == pytest.approx(expected, abs=0.0051)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    saving=st.floats(0, 0.4),
+    edge=st.sampled_from([64, 96, 128]),
+    point=st.sampled_from(PRUNE_POINTS),
+    early=st.floats(0, 0.4),
+)
+def test_a_budget_saves_what_was_asked_for_and_not_a_token_more(saving, edge, point, early):
+    schedule, latent = DSAPSchedule(early_percent=early), (edge, edge)
+    budget = solve_budget(sdxl(), latent, saving, schedule, point=point)
+    assert budget.saving >= saving
+    if budget.schedule.prune_ratio > 1e-3:
+        less = replace(budget.schedule, prune_ratio=budget.schedule.prune_ratio - 1e-3)
+        assert average_flops(sdxl(), latent, less, point=point) >= budget.flops
+    smaller = replace(budget.schedule, prune_ratio=max(0.0, budget.schedule.prune_ratio - 1e-9))
+    if budget.schedule.prune_ratio > 0:
+        assert 1 - average_flops(sdxl(), latent, smaller, point=point) / budget.flops_full < saving + 1e-9
+
+
+def test_the_papers_saving_gives_the_papers_ratio():
+    assert solve_budget(sdxl(), LATENT, 1 - 4.342 / 6.761).schedule.prune_ratio == pytest.approx(0.63, abs=1e-3)
+
+
+def test_nothing_to_save_needs_no_pruning():
+    assert solve_budget(sdxl(), LATENT, 0.0).schedule.prune_ratio == 0.0
+
+
+def test_more_than_can_be_saved_is_refused_with_the_most_that_can():
+    with pytest.raises(ValueError, match=r"80.0%.*at most 51.9%.*2.08x"):
+        solve_budget(sdxl(), LATENT, 0.8)
+    with pytest.raises(ValueError, match="saving is 1.0"):
+        solve_budget(sdxl(), LATENT, 1.0)
+
+
+def test_levels_and_the_rest_add_up_to_the_model():
+    budget = budget_of(sdxl(), LATENT, DSAPSchedule(ramp="cosine"))
+    rest = budget.flops_full - sum(level.flops_full for level in budget.levels)
+    assert rest + sum(level.flops for level in budget.levels) == pytest.approx(budget.flops)
+    assert [(level.name, level.blocks, level.layers) for level in budget.levels] == [
+        ("half", 5, 10),
+        ("quarter", 6, 60),
+    ]
+
+
+def test_the_report_names_levels_ratio_and_saving():
+    text = describe_budget(solve_budget(sdxl(), LATENT, 0.358), (1024, 1024))
+    for part in ("prune_ratio 0.63", "35.8% saved", "1.56x", "half", "64 x 64", "quarter", "convolutions, not pruned"):
+        assert part in text
+
+
+@given(st.floats(0, 1), st.sampled_from(["step", "linear", "cosine"]))
+def test_a_run_is_averaged_over_all_of_its_progress(early, ramp):
+    weights = progress_weights(DSAPSchedule(early_percent=early, ramp=ramp))
+    assert sum(weight for _, weight in weights) == pytest.approx(1.0)
+    assert all(0 <= progress <= 1 for progress, _ in weights)
