@@ -84,7 +84,7 @@ def test_a_level_can_be_left_whole_or_pruned_more():
 
 def test_a_level_that_the_model_lacks_is_refused_by_name():
     DSAPSchedule(level_scales=(1.0, 0.5, 0.5, 1.0)).check_levels(sdxl())
-    with pytest.raises(ValueError, match="eighth_level is 0.5.*only at: half, quarter"):
+    with pytest.raises(ValueError, match=r"eighth_level is 0.5.*only at: half, quarter"):
         DSAPSchedule(level_scales=(1.0, 1.0, 1.0, 0.5)).check_levels(sdxl())
 
 
