@@ -46,8 +46,8 @@ def gwpr(
         tolerance: stop once no score moves by more than this. Reading the change back synchronises the device.
         row_log_sum: `[B, H, N]` float32, the log-sum-exp of every query's logits, where the layer's own attention
             gave it; it saves one of the two attention calls that a ranking takes.
-        voters: positions `[V]` int64 of the queries that vote, the same in every head; all when `None`. A quarter of
-            the queries on a regular lattice costs a quarter.
+        voters: positions `[V]` int64 of the queries that vote, the same in every head; all when `None`. The cost
+            falls with their number.
 
     Returns:
         `[B, H, N]` float32 (float64 for float64 inputs), each head's scores summing to 1.
@@ -79,13 +79,16 @@ def gwpr(
     return _iterate(advance, log_start, iterations, tolerance)
 
 
-def regular_voters(grid: tuple[int, int], stride: int, device: torch.device) -> Tensor:
-    """Positions `[V]` int64 of every `stride`-th token in both directions of a (height, width) grid.
+def lattice_voters(grid: tuple[int, int], at_most: int, device: torch.device) -> Tensor:
+    """Positions `[V]` int64 of a regular lattice of about `at_most` tokens on a (height, width) grid.
 
-    >>> regular_voters((2, 4), 2, torch.device("cpu")).tolist()
+    Every n-th token in both directions, with the smallest n at which n * n times `at_most` cover the grid.
+
+    >>> lattice_voters((2, 4), 2, torch.device("cpu")).tolist()
     [0, 2]
     """
     height, width = grid
+    stride = max(1, math.ceil(math.sqrt(height * width / at_most)))
     rows = torch.arange(0, height, stride, device=device).unsqueeze(1) * width
     return (rows + torch.arange(0, width, stride, device=device)).flatten()
 

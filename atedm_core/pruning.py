@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from .cost import PRUNE_POINTS, PrunePoint
-from .gwpr import combine_heads, cross_gwpr, gwpr, regular_voters
+from .gwpr import combine_heads, cross_gwpr, gwpr, lattice_voters
 from .recovery import (
     RECOVERIES,
     STAND_INS,
@@ -27,9 +27,10 @@ Ranking = Literal["self-attention", "cross-attention"]
 Selection = Literal["stratified", "top-k"]
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
-Voters = Literal["all", "quarter"]
+Voters = Literal["all", "lattice"]
 VOTERS: tuple[Voters, ...] = get_args(Voters)
 MAX_ITERATIONS = 20
+LATTICE_VOTERS = 256
 MAX_RANK_INTERVAL = 20
 
 QueriesKeys = tuple[Tensor, Tensor]
@@ -51,7 +52,7 @@ class PruneSettings:
         prune_from: where in an attention block tokens are dropped. `after first layer` is the paper's. `block start`
             uses an earlier step's ranking, and drops inside the first layer where there is none.
         rank_interval: 1 to 20, rank at every n-th noise level and use the last ranking in between.
-        voters: whose attention ranks in self-attention: `all` queries, or a regular `quarter` of them.
+        voters: whose attention ranks in self-attention: `all` queries, or a regular `lattice` of about 256 of them.
         warm_start: start from the scores of the last ranking of the same condition and block, not from uniform ones.
 
     Raises:
@@ -126,7 +127,9 @@ def rank_tokens(
         if attention.cross is None:
             raise ValueError("ranking is 'cross-attention', but no cross-attention queries and keys were given")
         return cross_gwpr(*attention.cross, start=start, iterations=settings.iterations)
-    voters = regular_voters(grid, 2, attention.queries.device) if settings.voters == "quarter" else None
+    voters = None
+    if settings.voters == "lattice" and grid[0] * grid[1] > LATTICE_VOTERS:
+        voters = lattice_voters(grid, LATTICE_VOTERS, attention.queries.device)
     return gwpr(
         attention.queries,
         attention.keys,

@@ -118,9 +118,7 @@ def main() -> None:
     """Parse, measure, print, save."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", choices=["sdxl", "sd15"], default="sdxl")
-    parser.add_argument(
-        "--sizes", type=int, nargs="+", help="edges in pixels; default 512, or 1024 and 2048 on a GPU"
-    )
+    parser.add_argument("--sizes", type=int, nargs="+", help="edges in pixels; default 512, or 1024 and 2048 on a GPU")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="default bfloat16")
     parser.add_argument("--cfg", type=float, default=1.0, help="1 runs one condition, more runs two")
     parser.add_argument("--ratio", type=float, default=0.63)

@@ -11,6 +11,7 @@ from atedm_core import (
     choose_stand_ins,
     combine_heads,
     gwpr,
+    pruning,
     rank_tokens,
     select_tokens,
     stand_in_by_attention,
@@ -37,17 +38,19 @@ def test_ranking_follows_the_attention_that_was_asked_for():
         assert torch.equal(chosen.keep_index, TokenSubset.top(combine_heads(scores), 18).keep_index)
 
 
-def test_a_quarter_of_the_voters_ranks_by_a_quarter_of_the_map():
+def test_voters_on_a_lattice_rank_by_their_rows_of_the_map(monkeypatch):
+    monkeypatch.setattr(pruning, "LATTICE_VOTERS", 12)
     attention = logits(*SELF).softmax(-1)
     lattice = [row * 8 + column for row in range(0, 6, 2) for column in range(0, 8, 2)]
     expected = attention[:, :, lattice].mean(2)
-    found = rank_tokens(PruneSettings(voters="quarter"), SEEN, GRID)
+    found = rank_tokens(PruneSettings(voters="lattice"), SEEN, GRID)
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-7)
 
 
-def test_the_layers_own_log_sum_exp_changes_nothing():
+def test_the_layers_own_log_sum_exp_changes_nothing(monkeypatch):
+    monkeypatch.setattr(pruning, "LATTICE_VOTERS", 12)
     row_log_sum = logits(*SELF).logsumexp(-1).float()
-    for voters in ("all", "quarter"):
+    for voters in ("all", "lattice"):
         settings = PruneSettings(voters=voters, iterations=3)
         given = rank_tokens(settings, LayerAttention(*SELF, row_log_sum), GRID)
         torch.testing.assert_close(given, rank_tokens(settings, SEEN, GRID), rtol=1e-4, atol=1e-7)
