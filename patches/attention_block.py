@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 from comfy.ldm.modules.attention import SpatialTransformer
@@ -47,7 +48,7 @@ def _run_block(layer: SpatialTransformer, x: Tensor, context: Any, options: Opti
     tokens = x.shape[-2] * x.shape[-1]
     keep = run.keep(tokens, block, progress)
     contexts = context if isinstance(context, list) else [context] * block.layers
-    uuids = options.get("uuids") or [None]
+    conditions = _conditions(options, x.shape[0])
     on_grid = {}
     if keep == tokens:
         out = layer(x, context, options)
@@ -60,8 +61,19 @@ def _run_block(layer: SpatialTransformer, x: Tensor, context: Any, options: Opti
         for observer in options.get(OBSERVERS_KEY, ()):
             observer.pruned(event)
     context_tokens = contexts[0].shape[1]
-    run.record(uuids, block, tally(block, x.shape[0] // len(uuids), tokens, keep, context_tokens, **on_grid))
+    samples = x.shape[0] // len(conditions)
+    run.record(conditions, block, tally(block, samples, tokens, keep, context_tokens, **on_grid))
     return out
+
+
+def _conditions(options: Options, samples: int) -> list[Hashable]:
+    """Whose samples are in the batch, in order.
+
+    A wrapper that saves memory may call the model for a part of the conditions and still name them all. Where they
+    cannot be told apart, they count as one.
+    """
+    uuids = list(options.get("uuids") or [None])
+    return uuids if samples % len(uuids) == 0 else [tuple(uuids)]
 
 
 def _run_pruned(
