@@ -13,7 +13,7 @@ from .console import DevError, clean_environment, say
 from .existing_host import prepare
 from .layout import PACK_FOLDER, ROOT, Host
 from .links import link_folder, make_base, unlink_folder
-from .server import free_port, has_accelerator, port_is_free, server_command
+from .server import free_port, has_accelerator, port_is_free, server_command, server_environment
 
 DEMO_FOLDER = "at-edm-demo"
 DEFAULT_PORT = 8188
@@ -63,9 +63,10 @@ def host_command(arguments: Sequence[str]) -> int:
         say(f"ComfyUI: {host.comfyui}\nPython:  {host.python}\nBase:    {host.base}")
         return 0
     port = options.port or (DEFAULT_PORT if port_is_free(DEFAULT_PORT) else free_port())
-    command = server_command(host, port, cpu=not has_accelerator(host.python), extra=options.extra)
+    cpu = not has_accelerator(host.python)
+    command = server_command(host, port, cpu, options.extra)
     say(f"ComfyUI will be at http://127.0.0.1:{port} in a few seconds. Ctrl-C stops it.")
-    process = subprocess.Popen(command, cwd=host.base, env=clean_environment())
+    process = subprocess.Popen(command, cwd=host.base, env=server_environment(cpu))
     while True:
         try:
             return process.wait()
@@ -75,8 +76,7 @@ def host_command(arguments: Sequence[str]) -> int:
 
 def demo_command(arguments: Sequence[str]) -> int:
     """`dev.py demo`: see demo/run.py."""
-    script = ROOT / "demo" / "run.py"
-    return run_in_host(prepare(), [str(script), *arguments], PYTHONPATH=str(ROOT))
+    return run_in_host(prepare(), ["-m", "demo.run", *arguments])
 
 
 def bench_command(arguments: Sequence[str]) -> int:

@@ -58,6 +58,15 @@ def server_command(host: Host, port: int, cpu: bool, extra: Sequence[str] = ()) 
     return [*command, *extra]
 
 
+def server_environment(cpu: bool, threads: int | None = None) -> dict[str, str]:
+    """The environment of a server process."""
+    env = clean_environment() if threads is None else clean_environment({"OMP_NUM_THREADS": str(threads)})
+    if cpu:
+        # Threads that spin while they wait make everything several times slower as soon as the machine has other work.
+        env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return env
+
+
 class Server(Client):
     """A ComfyUI server as a context manager, reachable through the client's methods while inside."""
 
@@ -77,7 +86,6 @@ class Server(Client):
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         port = int(self.address.rsplit(":", 1)[1])
         command = server_command(self.host, port, self._cpu, self._extra)
-        threads = {} if self._threads is None else {"OMP_NUM_THREADS": str(self._threads)}
         began = time.monotonic()
         with self.log_file.open("wb") as sink:
             self._process = subprocess.Popen(
@@ -86,7 +94,7 @@ class Server(Client):
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 cwd=self.host.base,
-                env=clean_environment(threads),
+                env=server_environment(self._cpu, self._threads),
                 start_new_session=sys.platform != "win32",  # so that Ctrl-C reaches us first
             )
         try:

@@ -45,7 +45,7 @@ def _run_block(
     grid = (x.shape[-2], x.shape[-1])
     tokens = grid[0] * grid[1]
     keep = run.keep(tokens, block, progress)
-    uuids: list[Hashable] = options.get("uuids") or [None]
+    uuids = _conditions(options, x.shape[0])
     contexts = context if isinstance(context, list) else [context] * block.layers
     samples, context_tokens = x.shape[0] // len(uuids), contexts[0].shape[1]
     if keep == tokens:
@@ -73,6 +73,16 @@ def _run_block(
         _tell_observers(options, PruneEvent(block, progress, grid, passed.subset, tuple(own_uuids)))
     hidden = out[0] if len(out) == 1 else _in_order(out, [members for members, _ in groups], samples)
     return _leave(layer, hidden, x)
+
+
+def _conditions(options: Options, samples: int) -> list[Hashable]:
+    """Whose samples are in the batch, in order.
+
+    A wrapper that saves memory may call the model for a part of the conditions and still name them all. Where they
+    cannot be told apart, they count as one.
+    """
+    uuids = list(options.get("uuids") or [None])
+    return uuids if samples % len(uuids) == 0 else [tuple(uuids)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""The demo model's file: one safetensors holding U-Net, text and pixels in half precision,
+
+And in its metadata all that builds them.
+
+Reading checks everything that can be wrong with a file and says which file it is, what is wrong with it and what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+FORMAT = "atedm-demo"
+VERSION = "1"
+PARTS = ("unet", "text", "pixels")
+DEFAULT_FILE = Path(__file__).resolve().parent / "model" / "atedm_demo.safetensors"
+WAY_OUT = (
+    "Restore the file from the repository (git checkout -- demo/model) or train it again (python demo/train.py), "
+    "or leave the input `file` empty to use the bundled one."
+)
+
+
+class DemoFileError(ValueError):
+    """A model file that cannot be used; the message names the file, the fault and the way out."""
+
+    def __init__(self, file: Path, fault: str) -> None:
+        super().__init__(f"{file}: {fault}. {WAY_OUT}")
+
+
+@dataclass(frozen=True)
+class DemoFile:
+    """What a file holds: the parts' weights by name, the configuration,
+
+    The stored CLIP tokens and notes on the training.
+    """
+
+    unet: dict[str, Tensor]
+    text: dict[str, Tensor]
+    pixels: dict[str, Tensor]
+    config: dict[str, Any]
+    tokens: list[int]
+    training: dict[str, Any]
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of all tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write(file: Path, content: DemoFile) -> None:
+    """Save in half precision."""
+    tensors = {f"{p}.{k}": v.detach().half().contiguous() for p in PARTS for k, v in getattr(content, p).items()}
+    metadata = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "config": json.dumps(content.config),
+        "tokens": json.dumps(content.tokens),
+        "training": json.dumps(content.training),
+        "sha256": checksum(tensors),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file, metadata)
+
+
+def read(file: Path) -> DemoFile:
+    """Load and check a file; raises DemoFileError. Weights come in half precision."""
+    if not file.is_file():
+        raise DemoFileError(file, "there is no such file")
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
+    except Exception as fault:  # the library raises several kinds, all of which mean the same to a user
+        raise DemoFileError(file, f"not a safetensors file, or a truncated one ({fault})") from fault
+    if metadata.get("format") != FORMAT:
+        raise DemoFileError(
+            file, f"not an AT-EDM demo model: its metadata has format {metadata.get('format')!r}, not {FORMAT!r}"
+        )
+    if metadata.get("format_version") != VERSION:
+        raise DemoFileError(
+            file, f"format version {metadata.get('format_version')!r}, but this loader reads version {VERSION!r}"
+        )
+    if metadata.get("sha256") != checksum(tensors):
+        raise DemoFileError(file, "the weights do not match their checksum, so the file is damaged")
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        if part not in parts:
+            raise DemoFileError(file, f"unexpected weight {name!r}")
+        parts[part][rest] = tensor
+    try:
+        notes = {key: json.loads(metadata[key]) for key in ("config", "tokens", "training")}
+    except (KeyError, ValueError) as fault:
+        raise DemoFileError(file, f"its metadata cannot be read ({fault!r})") from fault
+    return DemoFile(**parts, **notes)

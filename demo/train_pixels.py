@@ -1,0 +1,111 @@
+"""First stage of the training: the autoencoder, on random crops of drawn scenes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import l1_loss, mse_loss
+
+from .pixels import Pixels, fold_scale
+from .scenes import SIZE, Scene, draw, random_placing
+
+log = logging.getLogger("demo.train")
+LATENT_SCALE = 0.13025  # comfy.latent_formats.SDXL multiplies by it
+
+
+@dataclass(frozen=True)
+class PixelsTraining:
+    """How long and how the autoencoder is trained."""
+
+    minutes: float = 8.0
+    batch: int = 24
+    crop: int = 128
+    rate: float = 2e-3
+    latent_noise: float = 0.06
+    seed: int = 1
+
+
+def to_tensor(pictures: np.ndarray) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in -1 to 1."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def crops(scenes: list[Scene], rng: np.random.Generator, training: PixelsTraining) -> Tensor:
+    """A batch of crops, most of which show some of the shape: [B, 3, crop, crop]."""
+    out = np.empty((training.batch, training.crop, training.crop, 3), np.uint8)
+    room = SIZE - training.crop
+    for i in range(training.batch):
+        scene = scenes[rng.integers(len(scenes))]
+        picture = draw(scene, random_placing(rng))
+        # the crop is placed freely, not on the grid of 8, so that every alignment of an edge with the grid is seen
+        x, y = rng.integers(0, room + 1, 2)
+        out[i] = picture[y : y + training.crop, x : x + training.crop]
+    return to_tensor(out)
+
+
+def loss_of(model: Pixels, pictures: Tensor, noise: float) -> Tensor:
+    """Reconstruction from slightly noisy latents, and a pull towards small latents so that the noise counts."""
+    latents = model.encode(pictures)
+    back = model.decode(latents + noise * torch.randn_like(latents))
+    pull = (latents.mean((0, 2, 3)) ** 2).mean() + ((latents.var((0, 2, 3)) - 1) ** 2).mean()
+    return mse_loss(back, pictures) + 0.2 * l1_loss(back, pictures) + 0.01 * pull
+
+
+@torch.no_grad()
+def measure(
+    model: Pixels, scenes: list[Scene], rng: np.random.Generator, count: int = 64
+) -> tuple[float, Tensor, Tensor]:
+    """(PSNR in dB over whole pictures, latent mean [4], latent std [4])."""
+    pictures = to_tensor(np.stack([draw(scenes[rng.integers(len(scenes))], random_placing(rng)) for _ in range(count)]))
+    latents = model.encode(pictures)
+    error = mse_loss(model.decode(latents).clamp(-1, 1), pictures)
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    return float(10 * torch.log10(4 / error)), mean, std
+
+
+def train_pixels(scenes: list[Scene], file: Path, training: PixelsTraining = PixelsTraining()) -> Pixels:
+    """Train by the clock, scale the latents, save the weights to `file`."""
+    torch.manual_seed(training.seed)
+    rng = np.random.default_rng(training.seed)
+    model = Pixels().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), training.rate, betas=(0.9, 0.99), weight_decay=0)
+    start, step, done = time.monotonic(), 0, 0.0
+    while done < 1:
+        done = min(1.0, (time.monotonic() - start) / (60 * training.minutes))
+        for group in optimizer.param_groups:
+            group["lr"] = training.rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * done)) + 1e-6
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=done < 0.75):
+            pictures = crops(scenes, rng, training).to(memory_format=torch.channels_last)
+            loss = loss_of(model, pictures, training.latent_noise)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        if step % 100 == 0:
+            log.info("pixels: step %d, loss %.5f, %.0f %% of the time", step, float(loss.detach()), 100 * done)
+        if step % 400 == 0:
+            log.info(
+                "pixels: PSNR %.1f dB, latent mean %s std %s",
+                *_readable(measure(model, scenes, np.random.default_rng(0), 24)),
+            )
+            torch.save(model.state_dict(), file.with_suffix(".part"))
+    _, mean, std = measure(model, scenes, rng, 256)
+    fold_scale(model, mean, std, LATENT_SCALE)
+    log.info(
+        "pixels: done, PSNR %.1f dB, latent mean %s std %s",
+        *_readable(measure(model, scenes, np.random.default_rng(0), 128)),
+    )
+    torch.save(model.state_dict(), file)
+    return model
+
+
+def _readable(measured: tuple[float, Tensor, Tensor]) -> tuple[float, list[float], list[float]]:
+    psnr, mean, std = measured
+    return psnr, [round(v, 3) for v in mean.tolist()], [round(v, 3) for v in std.tolist()]
