@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 if __package__ in (None, ""):  # run as a script: make `demo` importable as a package
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from demo.check import judge, see
 from demo.host import use_host
@@ -118,8 +118,10 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=type(value), default=value)
     args = parser.parse_args()
     use_host()
+    import comfy.utils
     import torch
 
+    comfy.utils.set_progress_bar_enabled(False)
     torch.set_num_threads(args.threads)
     settings = Settings(**{name: getattr(args, name) for name in asdict(Settings())})
     report, pictures, marks = evaluate(args.file, settings, args.trained)

@@ -25,7 +25,7 @@ def comfyui_path() -> Path:
 def use_host(cpu: bool = True) -> None:
     """Make `import comfy` work. Must come before the first import of `comfy.model_management`."""
     path = str(comfyui_path())
-    if path not in sys.path:
+    if sys.path[0] != path:  # in front: the module `nodes` must be ComfyUI's, not the folder of this repository
         sys.path.insert(0, path)
     from comfy.cli_args import args
 

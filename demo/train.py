@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 if __package__ in (None, ""):  # run as a script: make `demo` importable as a package
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from demo.host import use_host
 from demo.scenes import SIZE, draw, random_placing, split_scenes
