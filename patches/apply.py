@@ -15,7 +15,7 @@ from ..atedm_core.dsap import DSAPSchedule
 from ..atedm_core.pruning import PruneSettings
 from .attention_block import attention_block_handler
 from .run import OBSERVERS_KEY, RUN_KEY, Method, PruneRun
-from .summary import explain_nothing_pruned, summarize
+from .summary import explain_nothing_pruned, planned_saving, summarize
 from .unet_structure import describe_unet, supported_unet
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ def apply_atedm(model: Any, schedule: DSAPSchedule, settings: PruneSettings) -> 
 
 
 def _outer_sample(method: Method) -> Any:
-    def wrapper(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    def wrapper(
+        executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         guider = executor.class_obj
         original = guider.model_options
         run = PruneRun(method, guider.model_patcher.get_model_object("model_sampling").percent_to_sigma)
@@ -60,14 +62,13 @@ def _outer_sample(method: Method) -> Any:
         _hide_from_compiler(guider.model_options)
         finished = False
         try:
-            result = executor(*args, **kwargs)
+            result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
             finished = True
             return result
         finally:
             guider.model_options = original
-            sigmas = kwargs.get("sigmas", args[3] if len(args) > 3 else None)
-            steps = 0 if sigmas is None else len(sigmas) - 1
-            _report(run, steps, finished)
+            steps = len(sigmas) - 1
+            _report(run, sigmas.tolist(), tuple(noise.shape[-2:]), finished)
             for observer in original.get("transformer_options", {}).get(OBSERVERS_KEY, ()):
                 observer.finished(run, steps)
             run.reset()
@@ -75,10 +76,10 @@ def _outer_sample(method: Method) -> Any:
     return wrapper
 
 
-def _report(run: PruneRun, steps: int, finished: bool) -> None:
-    total = run.total()
-    logger.info("%s", summarize(run, steps, finished))
-    if total.pruned_calls == 0 and finished:
+def _report(run: PruneRun, sigmas: list[float], latent: tuple[int, int], finished: bool) -> None:
+    planned = planned_saving(run, sigmas, latent)
+    logger.info("%s", summarize(run, len(sigmas) - 1, planned, finished))
+    if run.total().pruned_calls == 0 and finished:
         logger.warning("AT-EDM: nothing was pruned: %s", explain_nothing_pruned(run))
 
 

@@ -100,10 +100,13 @@ class PruneRun:
         key = "atedm_progress"
         if key not in transformer_options:
             sigma = self.sigma(transformer_options)
-            if sigma not in self._progress:
-                self._progress[sigma] = progress_of(sigma, self.percent_to_sigma)
-            transformer_options[key] = self._progress[sigma]
+            transformer_options[key] = self._progress[sigma] = self.progress_at(sigma)
         return transformer_options[key]
+
+    def progress_at(self, sigma: float) -> float:
+        """Progress at a noise level."""
+        known = self._progress.get(sigma)
+        return progress_of(sigma, self.percent_to_sigma) if known is None else known
 
     def sigma(self, transformer_options: dict[str, Any]) -> float:
         """Noise level of the model call that is running, read back from the device once per call."""

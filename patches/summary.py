@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from ..atedm_core.cost import block_flops, prune_point
+from ..atedm_core.tokens import kept_tokens
 from .run import PruneRun
 
 
-def summarize(run: PruneRun, steps: int, finished: bool) -> str:
-    """One line: tokens kept, attention FLOPs saved, blocks, steps and model calls."""
+def planned_saving(run: PruneRun, sigmas: list[float], latent: tuple[int, int]) -> float:
+    """The share of attention block FLOPs that the schedule saves at these noise levels, as far as can be known before.
+
+    One model call a step, 77 text tokens, the whole picture, no other pack's patches: what a run does beyond that is
+    where the actual saving departs from it.
+    """
+    structure, settings, schedule = run.method.structure, run.method.settings, run.method.schedule
+    full = spent = 0
+    for step, sigma in enumerate(sigmas[:-1]):
+        progress = run.progress_at(sigma)
+        ranks = step % settings.rank_interval == 0
+        for block in structure.blocks:
+            height, width = structure.grid(block.level, latent)
+            tokens = height * width
+            point = prune_point(block.layers, settings.prune_from)
+            if point == "block start" and ranks:
+                point = "inside first layer"
+            full += block_flops(block, tokens)
+            spent += block_flops(block, tokens, kept_tokens(tokens, schedule.ratio(progress, block)), point=point)
+    return 1.0 - spent / full if full else 0.0
+
+
+def summarize(run: PruneRun, steps: int, planned: float, finished: bool) -> str:
+    """One line: tokens kept, attention FLOPs saved and planned to be, blocks, steps and model calls."""
     total = run.total()
     blocks = {name for (_, name) in run.tallies}
     pruned = {name for (_, name), spent in run.tallies.items() if spent.pruned_calls}
@@ -15,7 +39,8 @@ def summarize(run: PruneRun, steps: int, finished: bool) -> str:
     calls = max((spent.calls for spent in run.tallies.values()), default=0)
     ended = "" if finished else " (interrupted)"
     return (
-        f"AT-EDM: kept {kept:.1%} of tokens, saved {saved:.1%} of attention block FLOPs, "
+        f"AT-EDM: kept {kept:.1%} of tokens, saved {saved:.1%} of attention block FLOPs "
+        f"(planned {planned:.1%}), "
         f"pruned {len(pruned)} of {len(blocks)} attention blocks, {steps} steps, "
         f"{calls} model calls per condition{ended}"
     )
