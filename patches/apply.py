@@ -77,7 +77,8 @@ def _outer_sample(method: Method) -> Any:
 def _report(run: PruneRun, steps: int, finished: bool) -> None:
     total = run.total()
     logger.info("%s", summarize(run, steps, finished))
-    if total.pruned_calls == 0 and finished:
+    # SplitSigmas can leave a sampler without a step; then there is nothing to explain.
+    if total.pruned_calls == 0 and finished and steps > 0:
         logger.warning("AT-EDM: nothing was pruned: %s", explain_nothing_pruned(run))
 
 
