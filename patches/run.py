@@ -19,6 +19,8 @@ RUN_KEY = "atedm_run"
 OBSERVERS_KEY = "atedm_observers"
 """A list of `RunObserver` in `transformer_options`. Nobody who is not there costs anything."""
 
+_PROGRESS_KEY = "atedm_progress"
+
 
 @dataclass(frozen=True)
 class Method:
@@ -82,6 +84,10 @@ class PruneRun:
     # Several devices may each run a part of the conditions, one thread per device.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> PruneRun:
+        """Itself: nodes that copy the options deeply for a model call of their own are still in this run."""
+        return self
+
     def __post_init__(self) -> None:
         self._blocks = {(block.part, block.index): block for block in self.method.structure.blocks}
 
@@ -90,15 +96,22 @@ class PruneRun:
         place = transformer_options.get("block")
         return None if place is None else self._blocks.get(tuple(place))
 
-    def progress(self, transformer_options: dict[str, Any]) -> float:
-        """Progress of the model call that is running; the noise level is read back once per call."""
-        key = "atedm_progress"
-        if key not in transformer_options:
-            sigma = float(transformer_options["sigmas"][0])
+    def progress(self, transformer_options: dict[str, Any]) -> float | None:
+        """Progress of the model call that is running, `None` if it carries no noise level.
+
+        The noise level is read back once per call, which makes a GPU wait; the noisiest sample's counts.
+        """
+        sigmas = transformer_options.get("sigmas")
+        if sigmas is None:
+            return None
+        known = transformer_options.get(_PROGRESS_KEY)
+        # A wrapper may hand over the same options again with another noise level.
+        if known is None or known[0] is not sigmas:
+            sigma = float(sigmas.max())
             if sigma not in self._progress:
                 self._progress[sigma] = progress_of(sigma, self.percent_to_sigma)
-            transformer_options[key] = self._progress[sigma]
-        return transformer_options[key]
+            known = transformer_options[_PROGRESS_KEY] = (sigmas, self._progress[sigma])
+        return known[1]
 
     def keep(self, tokens: int, block: AttentionBlock, progress: float) -> int:
         """How many of `tokens` stay in `block`."""
