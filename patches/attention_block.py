@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
-from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from torch import Tensor
 
 from ..atedm_core.cost import prune_point
 from ..atedm_core.pruning import choose_tokens
 from ..atedm_core.recovery import recover
+from ..atedm_core.unet import AttentionBlock
 from .attention_view import AttentionView
 from .full_grid import (
     Options,
@@ -32,7 +33,11 @@ def attention_block_handler(
     *host_arguments: Any,
 ) -> Tensor:
     """What ComfyUI calls in place of an attention block, through its `forward_timestep_embed_patch`."""
-    out = _run_block(layer, x, context, transformer_options)
+    if isinstance(layer, SpatialVideoTransformer):
+        _, *video_arguments = host_arguments
+        out = layer(x, context, *video_arguments, transformer_options)
+    else:
+        out = _run_block(layer, x, context, transformer_options)
     # The host counts attention blocks here, and IP-Adapter reads the count.
     if "transformer_index" in transformer_options:
         transformer_options["transformer_index"] += 1
@@ -42,9 +47,9 @@ def attention_block_handler(
 def _run_block(layer: SpatialTransformer, x: Tensor, context: Any, options: Options) -> Tensor:
     run: PruneRun | None = options.get(RUN_KEY)
     block = run.block(options) if run is not None else None
-    if run is None or block is None:
+    progress = run.progress(options) if run is not None else None
+    if run is None or block is None or progress is None or not _is(block, layer):
         return layer(x, context, options)
-    progress = run.progress(options)
     tokens = x.shape[-2] * x.shape[-1]
     keep = run.keep(tokens, block, progress)
     contexts = context if isinstance(context, list) else [context] * block.layers
@@ -64,6 +69,11 @@ def _run_block(layer: SpatialTransformer, x: Tensor, context: Any, options: Opti
     samples = x.shape[0] // len(conditions)
     run.record(conditions, block, tally(block, samples, tokens, keep, context_tokens, **on_grid))
     return out
+
+
+def _is(block: AttentionBlock, layer: SpatialTransformer) -> bool:
+    """Whether the module that is running is the block in its place: another pack may run a U-Net of its own inside."""
+    return len(layer.transformer_blocks) == block.layers and layer.in_channels == block.channels
 
 
 def _conditions(options: Options, samples: int) -> list[Hashable]:
