@@ -109,7 +109,7 @@ class PruneRun:
         if known is None or known[0] is not sigmas:
             sigma = float(sigmas.max())
             if sigma not in self._progress:
-                self._progress[sigma] = progress_of(sigma, self.percent_to_sigma)
+                self._progress[sigma] = progress_of(sigma, self.percent_to_sigma, self.method.schedule.early_percent)
             known = transformer_options[_PROGRESS_KEY] = (sigmas, self._progress[sigma])
         return known[1]
 
