@@ -14,6 +14,7 @@ from comfy.patcher_extension import WrappersMP
 from ..atedm_core.dsap import DSAPSchedule
 from ..atedm_core.pruning import PruneSettings
 from .attention_block import attention_block_handler
+from .progress import percent_to_sigma_on_cpu
 from .run import OBSERVERS_KEY, RUN_KEY, Method, PruneRun
 from .summary import explain_nothing_pruned, planned_saving, summarize
 from .unet_structure import describe_unet, supported_unet
@@ -56,7 +57,8 @@ def _outer_sample(method: Method) -> Any:
     ) -> Any:
         guider = executor.class_obj
         original = guider.model_options
-        run = PruneRun(method, guider.model_patcher.get_model_object("model_sampling").percent_to_sigma)
+        model_sampling = guider.model_patcher.get_model_object("model_sampling")
+        run = PruneRun(method, percent_to_sigma_on_cpu(model_sampling))
         guider.model_options = comfy.model_patcher.create_model_options_clone(original)
         guider.model_options["transformer_options"][RUN_KEY] = run
         _hide_from_compiler(guider.model_options)
@@ -79,7 +81,8 @@ def _outer_sample(method: Method) -> Any:
 def _report(run: PruneRun, sigmas: list[float], latent: tuple[int, int], finished: bool) -> None:
     planned = planned_saving(run, sigmas, latent)
     logger.info("%s", summarize(run, len(sigmas) - 1, planned, finished))
-    if run.total().pruned_calls == 0 and finished:
+    # SplitSigmas can leave a sampler without a step; then there is nothing to explain.
+    if run.total().pruned_calls == 0 and finished and len(sigmas) > 1:
         logger.warning("AT-EDM: nothing was pruned: %s", explain_nothing_pruned(run))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from torch import Tensor
 
 from ..atedm_core.unet import AttentionBlock
@@ -28,7 +28,10 @@ def attention_block_handler(
     """What ComfyUI calls in place of an attention block, through its `forward_timestep_embed_patch`."""
     run: PruneRun | None = transformer_options.get(RUN_KEY)
     block = run.block(transformer_options) if run is not None else None
-    if run is None or block is None:
+    if isinstance(layer, SpatialVideoTransformer):
+        _, *video_arguments = host_arguments
+        out = layer(x, context, *video_arguments, transformer_options)
+    elif run is None or block is None or not _is(block, layer) or run.sigma(transformer_options) is None:
         out = layer(x, context, transformer_options)
     else:
         out = _run_block(layer, x, context, transformer_options, run, block)
@@ -41,7 +44,9 @@ def attention_block_handler(
 def _run_block(
     layer: SpatialTransformer, x: Tensor, context: Any, options: Options, run: PruneRun, block: AttentionBlock
 ) -> Tensor:
-    progress = run.progress(options)
+    sigma = run.sigma(options)
+    assert sigma is not None
+    progress = run.progress_at(sigma)
     grid = (x.shape[-2], x.shape[-1])
     tokens = grid[0] * grid[1]
     keep = run.keep(tokens, block, progress)
@@ -58,7 +63,7 @@ def _run_block(
     options["activations_shape"] = list(x.shape)
     hidden = _enter(layer, x)
     out = []
-    groups = _group(run, block, uuids, samples, grid, options, x.device)
+    groups = _group(run, block, uuids, samples, grid, sigma, x.device)
     for members, remembered in groups:
         passed = PruningPass(run.method.settings, keep, grid, block.layers, remembered)
         part = _Part(members, samples) if len(groups) > 1 else None
@@ -67,12 +72,17 @@ def _run_block(
         own_hidden = hidden if part is None else part.rows(hidden)
         out.append(passed.run(layer.transformer_blocks, own_hidden, own_contexts, own_options))
         own_uuids = [uuids[member] for member in members]
-        run.remember(own_uuids, block, passed, grid, options)
+        run.remember(own_uuids, block, passed, grid, sigma)
         spent = tally(block, samples, tokens, keep, context_tokens, point=passed.point, **on_grid)
         run.record(own_uuids, block, spent)
         _tell_observers(options, PruneEvent(block, progress, grid, passed.subset, tuple(own_uuids)))
     hidden = out[0] if len(out) == 1 else _in_order(out, [members for members, _ in groups], samples)
     return _leave(layer, hidden, x)
+
+
+def _is(block: AttentionBlock, layer: SpatialTransformer) -> bool:
+    """Whether the module that is running is the block in its place: another pack may run a U-Net of its own inside."""
+    return len(layer.transformer_blocks) == block.layers and layer.in_channels == block.channels
 
 
 def _conditions(options: Options, samples: int) -> list[Hashable]:
@@ -111,7 +121,7 @@ def _group(
     uuids: list[Hashable],
     samples: int,
     grid: tuple[int, int],
-    options: Options,
+    sigma: float,
     device: torch.device,
 ) -> list[tuple[list[int], Remembered | None]]:
     """Positions of the conditions that can run together, with what is remembered of them.
@@ -121,7 +131,6 @@ def _group(
     """
     if not run.remembers:
         return [(list(range(len(uuids))), None)]
-    sigma = run.sigma(options)
     found = [run.memory.recall(uuid, block.name, samples, grid, sigma, device) for uuid in uuids]
     kinds = [(ranking is not None, run.memory.is_due(ranking)) for ranking in found]
     groups: list[tuple[list[int], Remembered | None]] = []

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from typing import Any
 
-# down to neighbouring floating-point numbers for every percent from 0.001 up
-_HALVINGS = 64
+from torch import nn
+
+_HALVINGS = 12
+_ROUNDING = 1e-6
 
 
-def progress_of(sigma: float, percent_to_sigma: Callable[[float], float]) -> float:
-    """The largest percent at which `percent_to_sigma`, which falls as percent grows, is not below `sigma`.
+def progress_of(sigma: float, percent_to_sigma: Callable[[float], float], landmark: float) -> float:
+    """The percent at which `percent_to_sigma`, which falls as percent grows, reaches `sigma`; by bisection.
 
-    So that `progress_of(sigma, f) >= percent` where `sigma <= f(percent)`, and nowhere else: ComfyUI's own rule for
-    what starts at a percent. The noise level does not change with every floating-point percent, so the bisection goes
-    on to the end of such a stretch; a step that lies exactly on a boundary then falls on the boundary's later side.
+    To about a four-thousandth, and exact in one respect: the result is `landmark` or more if and only if
+    `sigma <= percent_to_sigma(landmark)`, which is ComfyUI's own rule for what starts at a percent. A step that lies
+    exactly on the landmark has reached it, whatever the last digit of its noise level.
 
     Inverting the model's own function means the same for every sampler, scheduler, denoise strength and model type.
     Counting calls would not: heun, dpm_2 and the SDE samplers call the model more than once a step.
     """
-    low, high = 0.0, 1.0
+
+    def reached(percent: float) -> bool:
+        return float(percent_to_sigma(percent)) >= sigma * (1.0 - _ROUNDING)
+
+    low, high = (landmark, 1.0) if reached(landmark) else (0.0, landmark)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if float(percent_to_sigma(middle)) >= sigma:
+        if reached(middle):
             low = middle
         else:
             high = middle
     return low
+
+
+def percent_to_sigma_on_cpu(model_sampling: Any) -> Callable[[float], float]:
+    """A model's `percent_to_sigma`, of a copy on the CPU.
+
+    It is asked a dozen times for every noise level. A loaded model's tables lie on the GPU, and every answer read back
+    from there makes the GPU wait.
+    """
+    if isinstance(model_sampling, nn.Module):
+        model_sampling = copy.deepcopy(model_sampling).to("cpu")
+    on_cpu: Callable[[float], float] = model_sampling.percent_to_sigma
+    return on_cpu

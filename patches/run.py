@@ -21,6 +21,8 @@ RUN_KEY = "atedm_run"
 OBSERVERS_KEY = "atedm_observers"
 """A list of `RunObserver` in `transformer_options`. Nobody who is not there costs anything."""
 
+_SIGMA_KEY = "atedm_sigma"
+
 
 @dataclass(frozen=True)
 class Method:
@@ -84,6 +86,10 @@ class PruneRun:
     # Several devices may each run a part of the conditions, one thread per device.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> PruneRun:
+        """Itself: nodes that copy the options deeply for a model call of their own are still in this run."""
+        return self
+
     def __post_init__(self) -> None:
         settings = self.method.settings
         self.memory = RankMemory(settings.rank_interval)
@@ -95,25 +101,25 @@ class PruneRun:
         place = transformer_options.get("block")
         return None if place is None else self._blocks.get(tuple(place))
 
-    def progress(self, transformer_options: dict[str, Any]) -> float:
-        """Progress of the model call that is running."""
-        key = "atedm_progress"
-        if key not in transformer_options:
-            sigma = self.sigma(transformer_options)
-            transformer_options[key] = self._progress[sigma] = self.progress_at(sigma)
-        return transformer_options[key]
+    def sigma(self, transformer_options: dict[str, Any]) -> float | None:
+        """Noise level of the model call that is running, `None` if it carries none.
+
+        It is read back once per call, which makes a GPU wait; the noisiest sample's counts.
+        """
+        sigmas = transformer_options.get("sigmas")
+        if sigmas is None:
+            return None
+        known = transformer_options.get(_SIGMA_KEY)
+        # A wrapper may hand over the same options again with another noise level.
+        if known is None or known[0] is not sigmas:
+            known = transformer_options[_SIGMA_KEY] = (sigmas, float(sigmas.max()))
+        return known[1]
 
     def progress_at(self, sigma: float) -> float:
         """Progress at a noise level."""
-        known = self._progress.get(sigma)
-        return progress_of(sigma, self.percent_to_sigma) if known is None else known
-
-    def sigma(self, transformer_options: dict[str, Any]) -> float:
-        """Noise level of the model call that is running, read back from the device once per call."""
-        key = "atedm_sigma"
-        if key not in transformer_options:
-            transformer_options[key] = float(transformer_options["sigmas"][0])
-        return transformer_options[key]
+        if sigma not in self._progress:
+            self._progress[sigma] = progress_of(sigma, self.percent_to_sigma, self.method.schedule.early_percent)
+        return self._progress[sigma]
 
     def keep(self, tokens: int, block: AttentionBlock, progress: float) -> int:
         """How many of `tokens` stay in `block`."""
@@ -125,12 +131,12 @@ class PruneRun:
         block: AttentionBlock,
         passed: PruningPass,
         grid: tuple[int, int],
-        transformer_options: dict[str, Any],
+        sigma: float,
     ) -> None:
         """Keep a ranking that was made in this call, for the conditions it was made for."""
         if not self.remembers or not passed.ranked or passed.per_head is None:
             return
-        rankings = split(passed.per_head, passed.subset, len(uuids), grid, self.sigma(transformer_options))
+        rankings = split(passed.per_head, passed.subset, len(uuids), grid, sigma)
         for uuid, ranking in zip(uuids, rankings, strict=True):
             self.memory.store(uuid, block.name, ranking)
 

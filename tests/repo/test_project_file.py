@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,15 @@ def test_every_constraint_is_one_exact_release_for_every_python() -> None:
     only_old = {name for name, where in pins.items() if where == ["<"]}
     assert only_old == {"async-timeout", "exceptiongroup", "tomli"}  # parts of newer Pythons
     assert {tuple(sorted(where)) for name, where in pins.items() if name not in only_old} == {("all",), ("<", ">=")}
+
+
+@pytest.mark.parametrize("module", ["atedm_core.gwpr", "/any/custom_nodes/at-edm.patches.apply"])
+def test_a_warning_about_own_code_fails_a_test(module: str) -> None:
+    with pytest.raises(UserWarning):
+        warnings.warn_explicit("ours", UserWarning, "file.py", 1, module=module)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "not ours", append=True)  # asked only where no other filter matches
+        warnings.warn_explicit("not ours", UserWarning, "file.py", 1, module="torch.patches")
 
 
 def copy_of_repository(target: Path) -> Path:

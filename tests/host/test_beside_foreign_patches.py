@@ -1,0 +1,468 @@
+"""AT-EDM beside patches of other packs: they see the whole token grid in every layer, in whatever order nodes stand.
+
+What is promised. At ratio 0 the result is bit for bit what it is without AT-EDM. Where tokens are dropped, a patch that
+does nothing to cross-attention, or between the attentions, changes nothing beyond rounding. One on self-attention
+makes that self-attention run over the whole grid, dropped tokens being stood for by others: there a kept token counts
+as often as it stands for something, which is a different, defined result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from in_process import InProcessHost
+from watching import (
+    Calls,
+    apply,
+    assert_pruned,
+    layer_tokens,
+    relative_error,
+    same_choices,
+    sample,
+    shared_model,
+    transformers,
+    watched_sample,
+)
+
+Foreign = Callable[[InProcessHost, Any], Any]
+KINDS = ("sdxl", "sd15")
+
+
+def grid_tokens(options: dict[str, Any]) -> int:
+    return math.prod(options["activations_shape"][-2:])
+
+
+# ---- patches of other packs, as small as they can be and still act ----
+
+
+def ip_adapter(host: InProcessHost, model: Any) -> Any:
+    """Cross-attention replaced, with a mask laid over the picture; its grid is read off the number of queries."""
+    from comfy.ldm.modules.attention import optimized_attention
+
+    def attend(q: Any, k: Any, v: Any, options: dict[str, Any]) -> Any:
+        height, width = options["original_shape"][-2:]
+        while height * width > q.shape[1]:
+            height, width = -(-height // 2), -(-width // 2)
+        if height * width != q.shape[1]:
+            raise ValueError(f"{q.shape[1]} tokens are no grid of {options['original_shape']}")
+        mask = torch.linspace(0.0, 1.0, width).expand(height, width).reshape(1, -1, 1)
+        out = optimized_attention(q, k, v, options["n_heads"], transformer_options=options)
+        extra = optimized_attention(q, k.flip(1), v, options["n_heads"], transformer_options=options)
+        return out + 0.5 * mask * extra
+
+    clone = model.clone()
+    for place in transformers(model):
+        clone.set_model_attn2_replace(attend, *place)
+    return clone
+
+
+def perturbed(host: InProcessHost, model: Any) -> Any:
+    """Self-attention replaced by its values, in one layer by its full name and in one block by the short one."""
+
+    def values(q: Any, k: Any, v: Any, options: dict[str, Any]) -> Any:
+        assert q.shape[1] == k.shape[1] == v.shape[1] == grid_tokens(options)
+        return v
+
+    first, *_, last = transformers(model)
+    clone = model.clone()
+    clone.set_model_attn1_replace(values, *first, len(transformers(model)[first].transformer_blocks) - 1)
+    clone.set_model_attn1_replace(values, *last)
+    return clone
+
+
+def attention_couple(host: InProcessHost, model: Any) -> Any:
+    """One copy of the queries per region, folded back by masks; shapes travel through the shared options."""
+
+    def spread(q: Any, k: Any, v: Any, options: dict[str, Any]) -> Any:
+        options["couple_batch"] = q.shape[0]
+        return q.repeat(2, 1, 1), torch.cat([k, k.flip(1)]), torch.cat([v, v.flip(2)])
+
+    def fold(out: Any, options: dict[str, Any]) -> Any:
+        height, width = options["activations_shape"][-2:]
+        left = (torch.arange(width) < width // 2).float().expand(height, width).reshape(1, -1, 1)
+        one, other = out.view(2, options.pop("couple_batch"), height * width, -1)
+        return one * left + other * (1 - left)
+
+    clone = model.clone()
+    clone.set_model_attn2_patch(spread)
+    clone.set_model_attn2_output_patch(fold)
+    return clone
+
+
+def gligen(host: InProcessHost, model: Any) -> Any:
+    """Between the attentions, something added by place in the picture, chosen by the number of the block."""
+
+    def ground(x: Any, options: dict[str, Any]) -> Any:
+        height, width = options["activations_shape"][-2:]
+        ramp = torch.linspace(-1, 1, height).view(1, height, 1, 1).expand(1, height, width, 1)
+        added = torch.cat([x, x[:, :1]], dim=1).mean(1, keepdim=True)
+        return x + (0.1 * ramp).reshape(1, height * width, 1) * added * (1 + options["transformer_index"])
+
+    clone = model.clone()
+    clone.set_model_patch(ground, "middle_patch")
+    return clone
+
+
+def self_attention_scaled(host: InProcessHost, model: Any) -> Any:
+    """Self-attention, patched on both sides."""
+    clone = model.clone()
+    clone.set_model_attn1_patch(lambda q, k, v, options: (q * 1.1, k, v))
+    clone.set_model_attn1_output_patch(lambda out, options: out.view(out.shape[0], grid_tokens(options), -1) * 0.9)
+    return clone
+
+
+def lora(host: InProcessHost, model: Any) -> Any:
+    import comfy.sd
+
+    return comfy.sd.load_lora_for_models(model, None, lora_file(model), 0.8, 0.0)[0]
+
+
+def lora_file(model: Any) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    file = {}
+    for name, weight in model.model.state_dict().items():
+        if name.endswith(("attn1.to_q.weight", "attn2.to_k.weight", "ff.net.2.weight")):
+            out_width, in_width = weight.shape
+            file[name.replace(".weight", ".lora_up.weight")] = torch.randn(out_width, 2, generator=generator) * 0.2
+            file[name.replace(".weight", ".lora_down.weight")] = torch.randn(2, in_width, generator=generator) * 0.2
+    assert file
+    return file
+
+
+def node(node_id: str, **inputs: Any) -> Foreign:
+    def build(host: InProcessHost, model: Any) -> Any:
+        return host.call(node_id, model=model, **inputs)[0]
+
+    return build
+
+
+SHRINK = {"block_number": 3, "downscale_factor": 2.0, "start_percent": 0.0, "end_percent": 0.9}
+METHODS = {"downscale_after_skip": True, "downscale_method": "bicubic", "upscale_method": "bicubic"}
+CACHE = {"reuse_threshold": 3.0, "start_percent": 0.0, "end_percent": 1.0, "verbose": False}
+FOREIGN: dict[str, Foreign] = {
+    "IP-Adapter with a mask": ip_adapter,
+    "perturbed self-attention": perturbed,
+    "attention couple": attention_couple,
+    "GLIGEN": gligen,
+    "self-attention patches": self_attention_scaled,
+    "LoRA": lora,
+    "ToMe": node("TomePatchModel", ratio=0.5),
+    "HyperTile": node("HyperTile", tile_size=32, swap_size=2, max_depth=2, scale_depth=False),
+    "PerturbedAttentionGuidance": node("PerturbedAttentionGuidance", scale=3.0),
+    "SelfAttentionGuidance": node("SelfAttentionGuidance", scale=0.5, blur_sigma=2.0),
+    "FreeU": node("FreeU_V2", b1=1.3, b2=1.4, s1=0.9, s2=0.2),
+    "Deep Shrink": node("PatchModelAddDownscale", **SHRINK, **METHODS),
+    "EasyCache": node("EasyCache", **CACHE),
+    "LazyCache": node("LazyCache", **CACHE),
+}
+EXCEPT = {("ToMe", "sdxl")}  # acts at the latent's own resolution, where SDXL has no attention
+CASES = [(name, kind) for name in FOREIGN for kind in KINDS if (name, kind) not in EXCEPT]
+LATENT = {"width": 128, "height": 192}
+
+
+def run(model: Any, kind: str, name: str = "", **how: Any) -> tuple[torch.Tensor, Calls]:
+    return watched_sample(model, kind, steps=4 if name.endswith("Cache") else 2, **LATENT, **how)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_ratio_zero_beside_others_is_bit_identical(host: InProcessHost, name: str, kind: str) -> None:
+    model = shared_model(kind)
+    foreign = FOREIGN[name]
+    expected, _ = run(foreign(host, model), kind, name)
+    assert not torch.equal(expected, run(model, kind, name)[0]), "the foreign patch does nothing here"
+    assert torch.equal(run(apply(host, foreign(host, model), 0.0), kind, name)[0], expected)
+    assert torch.equal(run(foreign(host, apply(host, model, 0.0)), kind, name)[0], expected)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_pruning_beside_others_in_either_order(host: InProcessHost, name: str, kind: str) -> None:
+    model = shared_model(kind)
+    foreign = FOREIGN[name]
+    after, calls = run(apply(host, foreign(host, model)), kind, name)
+    before, _ = run(foreign(host, apply(host, model)), kind, name)
+    assert_pruned(calls, after)
+    assert torch.equal(after, before)
+    assert not torch.equal(after, run(apply(host, model), kind, name)[0])
+    assert not torch.equal(after, run(foreign(host, model), kind, name)[0])
+    assert torch.equal(after, run(apply(host, foreign(host, model)), kind, name)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 13)])
+def test_foreign_patches_see_the_whole_grid_in_every_layer(
+    host: InProcessHost, kind: str, height: int, width: int
+) -> None:
+    model = shared_model(kind)
+    seen: dict[str, list[tuple[Any, int]]] = {}
+
+    def check(name: str, options: dict[str, Any], *tensors: torch.Tensor) -> None:
+        expected = grid_tokens(options)
+        assert [tensor.shape[1] for tensor in tensors] == [expected] * len(tensors), (name, options["block"])
+        seen.setdefault(name, []).append((options["block"], options["block_index"]))
+
+    def attn1(q: Any, k: Any, v: Any, options: dict[str, Any]) -> Any:
+        check("attn1_patch", options, q, k, v)
+        return q, k, v
+
+    def attn2(q: Any, k: Any, v: Any, options: dict[str, Any]) -> Any:
+        check("attn2_patch", options, q)
+        assert k.shape[1] == v.shape[1] == 77
+        return q, k, v
+
+    def passing(name: str) -> Any:
+        def patch(x: Any, options: dict[str, Any]) -> Any:
+            check(name, options, x)
+            return x
+
+        return patch
+
+    clone = model.clone()
+    clone.set_model_attn1_patch(attn1)
+    clone.set_model_attn2_patch(attn2)
+    for name in ("attn1_output_patch", "middle_patch", "attn2_output_patch"):
+        clone.set_model_patch(passing(name), name)
+    out, calls = watched_sample(apply(host, clone), kind, steps=1, latent={"samples": torch.zeros(1, 4, height, width)})
+    assert_pruned(calls, out)
+    layers = [(place, n) for place, block in transformers(model).items() for n in range(len(block.transformer_blocks))]
+    assert len(layers) > 10
+    for name in ("attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "attn2_output_patch"):
+        assert sorted(seen[name]) == sorted(layers)
+
+
+@pytest.mark.parametrize("which", ["attn1", "attn2"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_replacements_see_the_whole_grid_in_every_layer(host: InProcessHost, kind: str, which: str) -> None:
+    from comfy.ldm.modules.attention import optimized_attention
+
+    model = shared_model(kind)
+    seen: list[tuple[Any, int]] = []
+
+    def attend(q: Any, k: Any, v: Any, options: dict[str, Any]) -> Any:
+        assert q.shape[1] == grid_tokens(options)
+        assert k.shape[1] == v.shape[1] == (grid_tokens(options) if which == "attn1" else 77)
+        seen.append((options["block"], options["block_index"]))
+        return optimized_attention(q, k, v, options["n_heads"], transformer_options=options)
+
+    layers = [(place, n) for place, block in transformers(model).items() for n in range(len(block.transformer_blocks))]
+    clone = model.clone()
+    for place, layer in layers:
+        # every other one by its full name, the rest by the block's
+        clone.set_model_patch_replace(attend, which, *place, *((layer,) if layer % 2 else ()))
+    out, calls = watched_sample(apply(host, clone), kind, steps=1, **LATENT)
+    assert_pruned(calls, out)
+    assert sorted(seen) == sorted(layers)
+
+
+def nothing_on_cross_attention(model: Any) -> Any:
+    clone = model.clone()
+    clone.set_model_attn2_patch(lambda q, k, v, options: (q, k, v))
+    clone.set_model_attn2_output_patch(lambda out, options: out)
+    return clone
+
+
+def nothing_in_the_middle(model: Any) -> Any:
+    clone = model.clone()
+    clone.set_model_patch(lambda x, options: x, "middle_patch")
+    return clone
+
+
+def nothing_by_couple(model: Any) -> Any:
+    clone = model.clone()
+    clone.set_model_attn2_patch(lambda q, k, v, o: (q.repeat(2, 1, 1), k.repeat(2, 1, 1), v.repeat(2, 1, 1)))
+    clone.set_model_attn2_output_patch(lambda out, options: out.unflatten(0, (2, -1)).mean(0))
+    return clone
+
+
+@pytest.mark.parametrize("nothing", [nothing_on_cross_attention, nothing_in_the_middle, nothing_by_couple])
+@pytest.mark.parametrize("ranking", ["self-attention", "cross-attention"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_patch_that_does_nothing_changes_nothing(host: InProcessHost, kind: str, ranking: str, nothing: Any) -> None:
+    """Compared where both runs kept the same tokens: rounding may turn a ranking around."""
+    model = shared_model(kind)
+    compared = 0
+    for seed in (1, 2):
+        expected, calls = watched_sample(apply(host, model, ranking=ranking), kind, seed=seed, cfg=2.0)
+        out, others = watched_sample(apply(host, nothing(model), ranking=ranking), kind, seed=seed, cfg=2.0)
+        if same_choices(calls.events(), others.events()):
+            assert relative_error(out, expected) < 1e-5
+            compared += 1
+    assert compared
+
+
+def test_self_attention_beside_a_patch_counts_those_a_token_stands_for(host: InProcessHost) -> None:
+    """What bracketed self-attention is: kept tokens ask, and each kept key weighs as much as it stands for."""
+    model = shared_model("sdxl")
+    clone = model.clone()
+    clone.set_model_attn1_patch(lambda q, k, v, options: (q, k, v))
+    passes: list[tuple[torch.Tensor, torch.Tensor]] = []
+    attention = transformers(model)["output", 4].transformer_blocks[1].attn1
+    handle = attention.register_forward_hook(lambda module, args, out: passes.append((args[0], out)))
+    try:
+        _, calls = watched_sample(apply(host, clone), steps=1)
+    finally:
+        handle.remove()
+    (hidden, out), *_ = passes
+    (subset,) = [event.subset for event in calls.events() if event.block.name == "output 4"]
+    assert hidden.shape[1] == subset.total
+    kept = subset.gather(hidden)
+    assert torch.equal(hidden, subset.expand(kept))
+    stands_for = torch.zeros(kept.shape[:2]).scatter_add(1, subset.source_index, torch.ones(hidden.shape[:2]))
+    assert stands_for.max() > 1
+    with torch.inference_mode():
+        q, k, v = (
+            p(kept).unflatten(2, (attention.heads, -1)).transpose(1, 2)
+            for p in (attention.to_q, attention.to_k, attention.to_v)
+        )
+        logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + stands_for.log()[:, None, None]
+        weighted = attention.to_out((logits.softmax(-1) @ v).transpose(1, 2).flatten(2))
+    assert relative_error(subset.gather(out), weighted) < 1e-4
+
+
+def test_hypertile_tiles_layers_that_run_on_fewer_tokens(host: InProcessHost) -> None:
+    """It knows a layer by its number of tokens, so it would leave layers alone that run on fewer."""
+    model = shared_model("sdxl")
+    tiled = FOREIGN["HyperTile"](host, apply(host, model))
+    with layer_tokens(model) as seen:
+        sample(tiled, steps=1)
+    assert {section["attn1"] for section in seen["input", 4, 1]} == {16}
+    assert {section["attn1"] for section in seen["input", 4, 0]} == {16}
+    assert {section["ff"] for section in seen["input", 4, 1]} == {24}
+
+
+@pytest.mark.parametrize("name", ["IP-Adapter with a mask", "self-attention patches"])
+def test_only_what_has_to_runs_on_the_whole_grid(host: InProcessHost, name: str) -> None:
+    model = shared_model("sdxl")
+    with layer_tokens(model) as seen:
+        sample(apply(host, FOREIGN[name](host, model)), steps=1)
+    by_self = name == "self-attention patches"
+    for passes in (seen["input", 4, 1], seen["output", 5, 1]):
+        for sections in passes:
+            assert sections["ff"] == 24
+            assert sections["attn1"] == (64 if by_self else 24)
+            assert sections.get("attn2", 24) == 24
+
+
+@pytest.mark.parametrize("name", ["IP-Adapter with a mask", "self-attention patches"])
+def test_the_cost_of_the_whole_grid_is_counted(host: InProcessHost, name: str) -> None:
+    model = shared_model("sdxl")
+
+    def spent(one: Any) -> tuple[int, int]:
+        _, calls = watched_sample(one, steps=1)
+        tallies = calls.reports[0].tallies.values()
+        return sum(tally.flops for tally in tallies), sum(tally.flops_full for tally in tallies)
+
+    alone, full = spent(apply(host, model))
+    beside, same_full = spent(apply(host, FOREIGN[name](host, model)))
+    assert alone < beside < full == same_full
+
+
+def test_lora_is_ranked_and_run_with_its_weights(host: InProcessHost) -> None:
+    """The same as a model that was made with those weights."""
+    import tiny_models
+
+    model = shared_model("sdxl")
+    merged = tiny_models.sdxl()
+    state = merged.model.state_dict()
+    file = lora_file(model)
+    for name in [n for n in file if n.endswith("lora_up.weight")]:
+        delta = file[name] @ file[name.replace("lora_up", "lora_down")]
+        state[name.replace(".lora_up", "")] += 0.8 * delta
+    expected, calls = watched_sample(apply(host, merged), cfg=2.0)
+    out, others = watched_sample(apply(host, lora(host, model)), cfg=2.0)
+    assert_pruned(others, out)
+    assert same_choices(calls.events(), others.events())
+    assert relative_error(out, expected) < 1e-4
+
+
+def controlnet(kind: str) -> Any:
+    """A real ControlNet of the host with random weights, in the shape of a tiny model."""
+    import comfy.cldm.cldm
+    import comfy.controlnet
+    import comfy.ops
+    import tiny_models
+
+    config = dict(shared_model(kind).model.model_config.unet_config)
+    for name in ("out_channels", "transformer_depth_output"):
+        config.pop(name)
+    config.setdefault("num_heads", -1)
+    network = comfy.cldm.cldm.ControlNet(hint_channels=3, operations=comfy.ops.disable_weight_init, **config)
+    tiny_models.fill_with_noise(network, seed=6)
+    control = comfy.controlnet.ControlNet(network, load_device=torch.device("cpu"))
+    return control.set_cond_hint(torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(2)), 0.5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_controlnet(host: InProcessHost, kind: str) -> None:
+    from sample_tiny import cond_for
+
+    model = shared_model(kind)
+    positive, negative = (
+        [[tensor, {**extra, "control": control, "control_apply_to_uncond": False}]]
+        for control in [controlnet(kind)]
+        for tensor, extra in (cond_for(kind, 1)[0], cond_for(kind, 2)[0])
+    )
+    how = {"positive": positive, "negative": negative}
+    plain = sample(model, kind, **how)
+    assert not torch.equal(plain, sample(model, kind))
+    assert torch.equal(sample(apply(host, model, 0.0), kind, **how), plain)
+    out, calls = watched_sample(apply(host, model), kind, **how)
+    assert_pruned(calls, out)
+    assert torch.equal(out, sample(apply(host, model), kind, **how))
+    assert not torch.equal(out, sample(apply(host, model), kind))
+
+
+def test_an_attention_override_of_another_pack_is_called_all_the_same(host: InProcessHost) -> None:
+    """As Sage and flash attention nodes do: the slot is single, ours passes it on."""
+    model = shared_model("sdxl")
+    counts = []
+    results = []
+    for one in (model, apply(host, model, schedule=None), apply(host, model)):
+        called: list[int] = []
+
+        def override(attention: Any, *args: Any, called: list[int] = called, **kwargs: Any) -> torch.Tensor:
+            called.append(args[0].shape[1])
+            return attention(*args, **kwargs) * 1.0
+
+        clone = one.clone()
+        clone.model_options["transformer_options"]["optimized_attention_override"] = override
+        results.append(sample(clone, steps=1))
+        counts.append(len(called))
+        assert clone.model_options["transformer_options"]["optimized_attention_override"] is override
+    assert counts[0] == counts[1] == counts[2] > 0
+    assert torch.equal(results[2], sample(apply(host, model), steps=1))
+
+
+def test_caches_skip_calls_beside_pruning(host: InProcessHost) -> None:
+    model = apply(host, shared_model("sdxl"))
+    _, full = watched_sample(model, steps=6)
+    for name in ("EasyCache", "LazyCache"):
+        out, calls = watched_sample(FOREIGN[name](host, model), steps=6)
+        assert_pruned(calls, out)
+        (report,) = calls.reports
+        spent = {tally.calls for tally in report.tallies.values()}
+        assert max(spent) < len(full)
+
+
+def compiled(host: InProcessHost, model: Any) -> Any:
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    clone = model.clone()
+    set_torch_compile_wrapper(model=clone, backend="eager", options=None)
+    return clone
+
+
+@pytest.mark.slow
+def test_torch_compile_beside_pruning(host: InProcessHost) -> None:
+    """Traced, but not lowered: the `eager` backend shows what the tracing alone would break."""
+    model = apply(host, shared_model("sdxl"))
+    expected = sample(model)
+    out, calls = watched_sample(compiled(host, model))
+    assert_pruned(calls, out)
+    assert relative_error(out, expected) < 1e-5
+    other, calls = watched_sample(compiled(host, apply(host, shared_model("sdxl"), 0.3)))
+    assert_pruned(calls, other, 0.3)
+    assert torch.equal(sample(model), expected)
