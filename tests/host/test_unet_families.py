@@ -107,20 +107,22 @@ def test_tokens_seen_by_the_ranking_are_those_of_the_layer(host: InProcessHost, 
     """The queries and keys taken from the host's own attention call are what projecting afresh gives."""
     view = host.module("patches.attention_view").AttentionView
     checked = []
-    original = view.self_attention
+    original = view.attention
 
     def compare(self: Any) -> Any:
         seen = original(self)
-        assert "self" in self._seen
+        assert self._self is not None
         attention, hidden = self._layer.attn1, self._layer.norm1(self._hidden)
-        for found, expected in zip(seen, (attention.to_q(hidden), attention.to_k(hidden)), strict=True):
+        for found, expected in zip(
+            (seen.queries, seen.keys), (attention.to_q(hidden), attention.to_k(hidden)), strict=True
+        ):
             batch, tokens, width = expected.shape
             heads = expected.reshape(batch, tokens, self._layer.n_heads, width // self._layer.n_heads).transpose(1, 2)
             assert torch.equal(found, heads)
         checked.append(seen)
         return seen
 
-    monkeypatch.setattr(view, "self_attention", compare)
+    monkeypatch.setattr(view, "attention", compare)
     for kind in ("sdxl", "sd15"):
         sample(apply(host, shared_model(kind)), kind, steps=1)
     assert checked
