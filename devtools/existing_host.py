@@ -13,7 +13,7 @@ from .layout import BASE, COMFYUI, DEV_REQUIREMENTS, Host, venv_program
 
 ENVIRONMENT_FOLDERS = (".venv", "venv", "../.venv", "../venv")
 PORTABLE_PYTHON = "../python_embeded/python.exe"
-DEV_MODULES = ("pytest", "hypothesis", "ruff", "mypy")
+DEV_MODULES = ("pytest", "xdist", "hypothesis", "ruff", "mypy")
 
 
 def _named_path() -> Path | None:

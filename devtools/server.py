@@ -18,7 +18,8 @@ from .layout import Host
 
 START_SECONDS = 240.0
 STOP_SECONDS = 15.0
-HAS_ACCELERATOR = "import torch; raise SystemExit(0 if torch.accelerator.is_available() else 1)"
+# torch.accelerator came with 2.6; before that, CUDA and ROCm (by the same name) are all there is to ask for
+HAS_ACCELERATOR = "import torch; raise SystemExit(not getattr(torch, 'accelerator', torch.cuda).is_available())"
 
 
 def free_port() -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .console import say
+from .lock import only_one
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,17 @@ def first_open(stages: Sequence[Stage], done: dict[str, str]) -> int:
 
 def run_stages(stages: Sequence[Stage], stamps: Path) -> bool:
     """Run what is open, in order; whatever stands after a stage that runs, runs too. Returns whether anything ran."""
-    done = _read(stamps)
-    start = first_open(stages, done)
-    if start == len(stages):
+    if first_open(stages, _read(stamps)) == len(stages):
         return False
+    with only_one(stamps.with_suffix(".lock")):
+        start = first_open(stages, _read(stamps))  # once more: someone else may have done it meanwhile
+        _run_from(start, stages, stamps)
+    return start < len(stages)
+
+
+def _run_from(start: int, stages: Sequence[Stage], stamps: Path) -> None:
+    if start == len(stages):
+        return
     keys = _keys(stages)
     done = {stage.name: keys[index] for index, stage in enumerate(stages[:start])}
     _write(stamps, done)  # also forgets stages of other commands: they stood on what is now made anew
@@ -72,4 +80,3 @@ def run_stages(stages: Sequence[Stage], stamps: Path) -> bool:
         done[stages[index].name] = keys[index]
         _write(stamps, done)
         say(f"      done in {time.monotonic() - began:.1f} s")
-    return True

@@ -5,6 +5,7 @@ Own processes because the core's tests must not find a ComfyUI, and because Comf
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from .stages import Stage, run_stages
 TESTS = ROOT / "tests"
 REQUIRED = ("core", "host", "repo")  # a suite that vanished must not count as passed
 NOTHING_COLLECTED = 5
+MOST_WORKERS = 4  # each takes about 1.5 GB
 # Type checks see the pack under a name, as ComfyUI does: its relative imports reach up to the repository root.
 TYPING_FOLDER = STATE / "typing"
 TYPED_PACK = "atedm_pack"
@@ -117,11 +119,17 @@ def _run_suite(host: Host, suite: str, arguments: Sequence[str], partial: bool) 
     else:
         env.pop("COMFYUI_PATH", None)
     began = time.monotonic()
-    command = [str(host.python), "-m", "pytest", "-q", f"--junitxml={report}", *arguments]
+    command = [str(host.python), "-m", "pytest", "-q", f"--junitxml={report}", *_workers(suite, partial), *arguments]
     code = subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
     total, words = _counts(report) if report.is_file() else (0, "pytest did not get as far as a report")
     passed = (code == 0 and total > 0) or (partial and code == NOTHING_COLLECTED)
     return Outcome(f"tests/{suite}", passed, time.monotonic() - began, words), total
+
+
+def _workers(suite: str, partial: bool) -> list[str]:
+    """The host tests take longest: spread over the cores by files, each process with a ComfyUI of its own."""
+    count = min(MOST_WORKERS, os.cpu_count() or 1)
+    return [] if suite != "host" or partial or count < 2 else ["-n", str(count), "--dist", "loadfile"]
 
 
 def _split(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

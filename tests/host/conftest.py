@@ -6,6 +6,7 @@ The tree comes from COMFYUI_PATH, or from what dev.py made. There is no skipping
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -58,6 +59,7 @@ def host() -> Iterator[InProcessHost]:
         running.load_pack(BASE / "custom_nodes" / name)
     yield running
     running.close()
+    gc.collect()  # models that go only when the interpreter ends complain that ComfyUI has gone before them
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +67,7 @@ def server() -> Iterator[Server]:
     """A ComfyUI server with the pack loaded; `.get`, `.post`, `.run(prompt)`, `.view(image)`, `.log()`."""
     base = make_test_base()
     found = current_host()
-    log = Path(os.environ.get("ATEDM_TEST_LOGS", base)) / "test-server.log"
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    log = Path(os.environ.get("ATEDM_TEST_LOGS", base)) / f"test-server-{worker}.log"
     with Server(Host(found.comfyui, found.python, base), log, cpu=True, threads=1) as running:
         yield running

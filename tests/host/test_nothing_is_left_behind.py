@@ -225,3 +225,40 @@ def test_a_run_that_fails_raises_its_own_error(host: InProcessHost, ratio: float
     with pytest.raises(ArithmeticError, match="as planned"):
         sample(bad)
     assert torch.equal(sample(clone), good)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_wrappers_around_the_run_find_the_options_as_they_left_them(host: InProcessHost, fails: bool) -> None:
+    """Step caches wrap the run too and look at the options after it."""
+    import comfy.patcher_extension
+
+    found: list[tuple[bool, bool, bool]] = []
+    inside: list[bool] = []
+
+    def around(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        guider = executor.class_obj
+        before = guider.model_options
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            after = guider.model_options
+            found.append((after is before, "atedm_run" in before["transformer_options"], bool(inside)))
+
+    def look(args: dict[str, Any]) -> torch.Tensor:
+        inside.append("atedm_run" in args["model_options"]["transformer_options"])
+        if fails:
+            raise ArithmeticError("as planned")
+        denoised: torch.Tensor = args["denoised"]
+        return denoised
+
+    outer = shared_model("sdxl").clone()
+    outer.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "around", around)
+    patched = apply(host, outer)
+    patched.set_model_sampler_post_cfg_function(look)
+    if fails:
+        with pytest.raises(ArithmeticError):
+            sample(patched)
+    else:
+        sample(patched)
+    assert found == [(True, False, True)]
+    assert all(inside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 from collections import defaultdict
@@ -24,6 +25,10 @@ Place = tuple[str, int]
 def shared_model(kind: str, seed: int = 0) -> Any:
     """One model of a kind for all tests of a process; none of them may leave a trace on it."""
     return tiny_models.KINDS[kind].build(seed=seed)
+
+
+# ComfyUI's models say goodbye to each other, which they cannot once its modules are being taken apart.
+atexit.register(shared_model.cache_clear)
 
 
 def apply(host: InProcessHost, model: Any, ratio: float = RATIO, **inputs: Any) -> Any:

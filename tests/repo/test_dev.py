@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,28 @@ class TestStages:
         torch = [new == old for new, old in zip(keys(), before, strict=True)]
         assert source == [True, True, False, False, False]
         assert torch == [True, False, False, False, False]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from devtools.lock import only_one
+with only_one(Path(sys.argv[1])):
+    print("inside", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_setups_at_once_wait_for_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran: list[str] = []
+    lock = tmp_path / "s.lock"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, cwd=ROOT) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        threading.Timer(1.0, holder.kill).start()  # a process that dies gives its lock back
+        run_stages(recorded("a", ran), tmp_path / "s.json")
+    assert "waiting" in capsys.readouterr().out
+    assert ran == ["a"]
 
 
 class TestLinks:
