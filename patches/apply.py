@@ -70,10 +70,12 @@ def _outer_sample(method: Method) -> Any:
         finally:
             guider.model_options = original
             steps = len(sigmas) - 1
-            _report(run, sigmas.tolist(), tuple(noise.shape[-2:]), finished)
-            for observer in original.get("transformer_options", {}).get(OBSERVERS_KEY, ()):
-                observer.finished(run, steps)
-            run.reset()
+            try:
+                _report(run, sigmas.tolist(), tuple(noise.shape[-2:]), finished)
+                for observer in original.get("transformer_options", {}).get(OBSERVERS_KEY, ()):
+                    observer.finished(run, steps)
+            finally:
+                run.reset()
 
     return wrapper
 
