@@ -66,7 +66,7 @@ class PruneSettings:
     recovery: Recovery = "update"
     prune_from: PrunePoint = "after first layer"
     rank_interval: int = 1
-    voters: Voters = "all"
+    voters: Voters = "lattice"
     warm_start: bool = False
 
     def __post_init__(self) -> None:

@@ -157,28 +157,33 @@ def test_sdxl_at_1024_pixels_costs_what_the_paper_says(host: InProcessHost) -> N
 @contextmanager
 def no_ranking(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tokens are kept in grid order, without ranking: what is counted is then the model's own work alone."""
-    block = host.module("patches.attention_block")
+    module = host.module("patches.pruning_pass")
     subset = host.module("atedm_core.tokens").TokenSubset
 
-    def first_tokens(settings: Any, keep: int, grid: Any, hidden: torch.Tensor, *attention: Any) -> Any:
-        order = torch.arange(hidden.shape[1], device=hidden.device).expand(hidden.shape[0], -1)
+    def no_scores(settings: Any, attention: Any, *rest: Any) -> Any:
+        return attention.queries[..., 0]
+
+    def first_tokens(settings: Any, per_head: torch.Tensor, keep: int, grid: Any) -> Any:
+        order = torch.arange(per_head.shape[-1], device=per_head.device).expand(per_head.shape[0], -1)
         return subset(order[:, :keep], order.clamp_max(keep - 1), order[:, keep:])
 
     with monkeypatch.context() as patch:
-        patch.setattr(block, "choose_tokens", first_tokens)
+        patch.setattr(module, "rank_tokens", no_scores)
+        patch.setattr(module, "select_tokens", first_tokens)
+        patch.setattr(module, "choose_stand_ins", lambda settings, chosen, *rest: chosen)
         yield
 
 
-def run_options(host: InProcessHost, structure: Any, ratio: float) -> dict[str, Any]:
+def run_options(host: InProcessHost, structure: Any, ratio: float, **settings: Any) -> dict[str, Any]:
     """What ComfyUI hands to a U-Net that AT-EDM acts on, past the early phase."""
     from comfy.ldm.modules.attention import SpatialTransformer
 
     run = host.module("patches.run")
     schedule = host.module("atedm_core.dsap").DSAPSchedule(prune_ratio=ratio, early_percent=0.0)
-    settings = host.module("atedm_core.pruning").PruneSettings()
+    chosen = host.module("atedm_core.pruning").PruneSettings(**settings)
     handler = host.module("patches.attention_block").attention_block_handler
     return {
-        run.RUN_KEY: run.PruneRun(run.Method(schedule, settings, structure), lambda percent: 1.0 - percent),
+        run.RUN_KEY: run.PruneRun(run.Method(schedule, chosen, structure), lambda percent: 1.0 - percent),
         "patches": {"forward_timestep_embed_patch": [(SpatialTransformer, handler)]},
         "sigmas": torch.tensor([0.5]),
         "uuids": ["positive"],
@@ -213,6 +218,30 @@ def test_pruned_pass(host: InProcessHost, monkeypatch: pytest.MonkeyPatch, kind:
     assert total.pruned_calls == total.calls == len(structure.blocks)
     full = full_flops(kind, latent)
     assert total.flops_full - total.flops == pytest.approx(full - expected, rel=0.01)
+
+
+def test_a_pass_pruned_inside_the_first_layer(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    unet = full_size("sdxl")
+    structure = structure_of(host, unet)
+    point = "inside first layer"
+    with no_ranking(host, monkeypatch):
+        counter = counted(unet, (128, 128), options=run_options(host, structure, 0.63, prune_from=point))
+    found = host.module("atedm_core.cost").unet_flops(structure, (128, 128), 0.63, point=point)
+    assert found == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_a_pass_pruned_from_the_blocks_start(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second call of a run, with the first one's ranking."""
+    unet = full_size("sdxl")
+    structure = structure_of(host, unet)
+    point = "block start"
+    options = run_options(host, structure, 0.63, prune_from=point, rank_interval=4)
+    with no_ranking(host, monkeypatch):
+        counted(unet, (128, 128), options=options)
+        options["sigmas"] = torch.tensor([0.4])
+        counter = counted(unet, (128, 128), options=options)
+    found = host.module("atedm_core.cost").unet_flops(structure, (128, 128), 0.63, point=point)
+    assert found == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 def test_every_attention_block_costs_what_the_formula_says(

@@ -20,13 +20,13 @@ class Spy:
     def __init__(self, host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
         pruning = host.module("atedm_core.pruning")
-        block = host.module("patches.attention_block")
+        passed = host.module("patches.pruning_pass")
         for module, name in (
             (pruning, "gwpr"),
             (pruning, "cross_gwpr"),
-            (block, "choose_tokens"),
-            (block, "recover"),
-            (block, "AttentionView"),
+            (passed, "select_tokens"),
+            (passed, "recover"),
+            (passed, "AttentionView"),
         ):
             monkeypatch.setattr(module, name, self._counting(name, getattr(module, name)))
 
@@ -49,7 +49,7 @@ def test_ratio_zero_is_bit_identical_and_ranks_nothing(
     assert torch.equal(sample(apply(host, model, 0.0, schedule=schedule(host, early_ratio=0.5)), kind), plain)
     assert spy.asked == []
     sample(apply(host, model), kind, steps=1)
-    assert {"gwpr", "choose_tokens", "recover", "AttentionView"} == set(spy.asked)
+    assert {"gwpr", "select_tokens", "recover", "AttentionView"} == set(spy.asked)
 
 
 def test_a_schedule_that_prunes_nothing_is_bit_identical_and_ranks_nothing(
