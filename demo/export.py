@@ -26,6 +26,7 @@ def export(config: DemoConfig, work: Path, out: Path) -> None:
         for name in ("unet", "text")
     }
     tokens = vocabulary(build_clip(config).tokenizer)
-    notes = {"steps": saved["progress"]["step"], "minutes": round(saved["progress"]["seconds"] / 60, 1)}
+    seconds = saved["progress"]["seconds"] + saved["progress"].get("earlier", 0.0)
+    notes = {"steps": saved["progress"]["step"], "minutes": round(seconds / 60, 1)}
     write(out, DemoFile(parts["unet"], parts["text"], pixels, config.to_dict(), tokens, notes))
     log.info("export: %s, %.1f MB, %d steps", out.name, out.stat().st_size / 1e6, notes["steps"])

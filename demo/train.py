@@ -100,7 +100,7 @@ def train_worker(rank: int, args: argparse.Namespace) -> None:
         dist.init_process_group("gloo", store=store, rank=rank, world_size=args.processes)
     data = torch.load(args.work / "latents.pt", weights_only=False)
     training = ModelTraining(minutes=args.minutes, batch=args.batch, rate=args.rate, orthogonal=not args.adam)
-    train_model(DemoConfig(), data, args.work, training, until=args.until and 60 * args.until)
+    train_model(DemoConfig(), data, args.work, training, until=args.until and 60 * args.until, again=args.again)
 
 
 def start_log(level: int) -> None:
@@ -123,6 +123,9 @@ def main() -> None:
     )
     parser.add_argument("--pixels-minutes", type=float, default=9.0, help="time for the autoencoder")
     parser.add_argument("--minutes", type=float, default=90.0, help="time for the model in all, over all runs")
+    parser.add_argument(
+        "--again", action="store_true", help="train a finished model for --minutes more, at a new --rate"
+    )
     parser.add_argument("--until", type=float, help="stop this run after so many minutes, to go on later")
     parser.add_argument("--per-scene", type=int, default=5, help="drawings of each training scene")
     parser.add_argument(

@@ -76,7 +76,8 @@ class Progress:
     """Where a training stands; it is in the checkpoint, and random numbers follow from it."""
 
     step: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # since the learning rate began to fall
+    earlier: float = 0.0  # before that, in trainings that this one goes on from
 
 
 def average_gradients(trainee: Trainee, seconds: float) -> float:
@@ -99,11 +100,16 @@ def same_start(trainee: Trainee) -> None:
 
 
 def train_model(
-    config: DemoConfig, data: dict[str, Any], folder: Path, training: ModelTraining, until: float | None = None
+    config: DemoConfig,
+    data: dict[str, Any],
+    folder: Path,
+    training: ModelTraining,
+    until: float | None = None,
+    again: bool = False,
 ) -> None:
     """Train until the minutes are used up, from the checkpoint in `folder` if there is one.
 
-    `until` [s] ends this run early.
+    `again` starts the clock afresh, `until` [s] ends this run early.
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
     trainee = Trainee(config, training.seed)
@@ -116,6 +122,8 @@ def train_model(
         for optimizer, state in zip(made, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         progress = Progress(**saved["progress"])
+        if again:
+            progress = Progress(progress.step, 0.0, progress.earlier + progress.seconds)
     elif rank == 0:
         teach_words(trainee, data["scenes"], training.words_minutes, training.seed)
     same_start(trainee)
