@@ -39,9 +39,9 @@ def test_the_ranking_sees_this_backends_queries_and_keys(host: InProcessHost, ba
     """Every backend goes through the same hook, so nothing has to be projected twice."""
     view = host.module("patches.attention_view").AttentionView
     seen = []
-    original = view.self_attention
+    original = view.attention
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(view, "self_attention", lambda self: seen.append("self" in self._seen) or original(self))
+        patch.setattr(view, "attention", lambda self: seen.append(self._self is not None) or original(self))
         sample(apply(host, shared_model("sdxl")), steps=1)
     assert seen
     assert all(seen)
