@@ -28,7 +28,10 @@ CORE = ("shape", "colour", "place")
 
 @dataclass(frozen=True)
 class Seen:
-    """What a picture shows, by measure. `None` where nothing fits; `overlap` is the best shape's."""
+    """What a picture shows, by measure; `None` where nothing fits, `overlap` is the best shape's.
+
+    The place of a thing without a known shape is that of its centroid.
+    """
 
     shape: str | None
     colour: str | None
@@ -119,7 +122,8 @@ def see(picture: np.ndarray) -> Seen:
     shape, (overlap, diameter, x, y) = max(((s, fit(found, s)) for s in SHAPES), key=lambda pair: pair[1][0])
     stray = float(((names != ground) & (_grown(placed(shape, max(diameter, 2), x, y, found.shape) > 0) == 0)).mean())
     if overlap < MIN_OVERLAP:
-        return Seen(None, colour, None, None, background, overlap, stray)
+        y, x = (float(line @ (np.arange(len(line)) + 0.5) / line.sum()) for line in (found.sum(1), found.sum(0)))
+        return Seen(None, colour, place_at(x / width, y / height), None, background, overlap, stray)
     size = min(SIZES, key=lambda s: abs(SIZES[s] - diameter))
     return Seen(shape, colour, place_at(x / width, y / height), size, background, overlap, stray)
 

@@ -122,7 +122,7 @@ def main() -> None:
         "--out", type=Path, default=HERE / "model" / "atedm_demo.safetensors", help="the file to export to"
     )
     parser.add_argument("--pixels-minutes", type=float, default=9.0, help="time for the autoencoder")
-    parser.add_argument("--minutes", type=float, default=90.0, help="time for the model in all, over all runs")
+    parser.add_argument("--minutes", type=float, default=92.0, help="time for the model in all, over all runs")
     parser.add_argument(
         "--again", action="store_true", help="train a finished model for --minutes more, at a new --rate"
     )
@@ -133,7 +133,7 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, default=29517, help="a free local port for them to meet at")
     parser.add_argument("--batch", type=int, default=24, help="pictures per step and process")
-    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
+    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--adam", action="store_true", help="Adam for all weights, without orthogonalised steps")
     parser.add_argument("--threads", type=int, default=2, help="threads of the stages before the model")
     args = parser.parse_args()

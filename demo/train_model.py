@@ -30,9 +30,9 @@ class ModelTraining:
     Not with the steps.
     """
 
-    minutes: float = 90.0
+    minutes: float = 92.0
     batch: int = 24  # of each process
-    rate: float = 1e-3
+    rate: float = 2e-3
     warm_up: int = 200
     orthogonal: bool = True
     weight_decay: float = 0.01

@@ -77,6 +77,14 @@ def test_half_a_shape_is_no_shape() -> None:
     assert see(picture).shape != "circle"
 
 
+def test_a_thing_of_no_known_shape_still_has_a_colour_and_a_place() -> None:
+    picture = np.full((256, 256, 3), COLOURS["white"], np.uint8)
+    for x in range(20, 90, 14):
+        picture[180:240, x : x + 6] = COLOURS["green"]
+    seen = see(picture)
+    assert (seen.shape, seen.colour, seen.place, seen.background) == (None, "green", "lower left", "white")
+
+
 def test_a_colour_between_two_names_is_neither() -> None:
     picture = draw(STAR).astype(int)
     red = (picture == COLOURS["red"]).all(-1)
