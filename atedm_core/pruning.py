@@ -40,8 +40,10 @@ QueriesKeys = tuple[Tensor, Tensor]
 class PruneSettings:
     """How tokens are ranked, chosen and filled in again; how many is the schedule's business.
 
-    The defaults of `selection`, `stand_in` and `recovery` depart from the paper: on a small trained U-Net each came
-    closer to the unpruned picture than the paper's choice, which stays available.
+    The defaults of `selection`, `stand_in` and `recovery` depart from the paper. On the demo model (256 px, four
+    prompts, ratio 0.63 from the first step on) the paper's three choices come to a median of 26.5 dB PSNR from the
+    unpruned picture, these to 35.1 dB. Most of it is `recovery` and `stand_in`: each alone put back to the paper's
+    costs 2 and 7 dB. What `selection` gains is within the spread of so few pictures.
 
     Attributes:
         ranking: the attention that votes. The paper found self-attention better.
