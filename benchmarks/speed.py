@@ -140,7 +140,8 @@ def main() -> None:
     where = {**machine(device), "model": options.model, "dtype": str(dtype), "cfg": options.cfg}
     where |= {"prune_ratio": options.ratio, "attention": "PyTorch", "rounds": options.rounds}
     show(rows, where)
-    name = f"speed-{options.model}-{device.type}-{str(dtype).removeprefix('torch.')}-cfg{options.cfg:g}"
+    pixels = "-".join(str(size) for size in sizes)
+    name = f"speed-{options.model}-{device.type}-{str(dtype).removeprefix('torch.')}-cfg{options.cfg:g}-{pixels}px"
     print(f"written to {save(name, {'machine': where, 'rows': rows})}")
 
 
