@@ -61,6 +61,7 @@ def _outer_sample(method: Method) -> Any:
         run = PruneRun(method, percent_to_sigma_on_cpu(model_sampling))
         guider.model_options = comfy.model_patcher.create_model_options_clone(original)
         guider.model_options["transformer_options"][RUN_KEY] = run
+        _warn_of_unasked_handlers(original)
         _hide_from_compiler(guider.model_options)
         finished = False
         try:
@@ -110,6 +111,19 @@ def _hide_from_compiler(model_options: dict[str, Any]) -> None:
     for position, (kind, handler) in enumerate(handlers):
         if handler is attention_block_handler:
             handlers[position] = (kind, torch.compiler.disable(handler))
+
+
+def _warn_of_unasked_handlers(model_options: dict[str, Any]) -> None:
+    """ComfyUI asks the first handler of a kind only, and says nothing of the others."""
+    behind = False
+    for kind, handler in _handlers(model_options):
+        if behind and issubclass(SpatialTransformer, kind):
+            logger.warning(
+                "AT-EDM: %s also handles attention blocks and is not asked, because AT-EDM comes first. "
+                "Put AT-EDM Apply after the node that adds it to run that instead, or take one of the two out.",
+                getattr(handler, "__module__", handler),
+            )
+        behind = behind or handler is attention_block_handler
 
 
 def _warn_of_other_handlers(model_options: dict[str, Any]) -> None:

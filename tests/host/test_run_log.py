@@ -110,6 +110,23 @@ def test_a_handler_that_comes_first_is_warned_of(host: InProcessHost, caplog: py
     assert "no attention block came to AT-EDM" in after_the_run
 
 
+def test_a_handler_that_is_never_asked_is_warned_of(host: InProcessHost, caplog: pytest.LogCaptureFixture) -> None:
+    from comfy.ldm.modules.attention import SpatialTransformer
+
+    def foreign(*args: Any) -> Any:
+        raise AssertionError("the first handler of a kind is the only one that ComfyUI asks")
+
+    patched = apply(host, shared_model("sdxl"))
+    both = patched.clone()
+    both.set_model_forward_timestep_embed_patch((SpatialTransformer, foreign))
+    expected = sample(patched)
+    caplog.set_level(logging.INFO)
+    assert torch.equal(sample(both), expected)
+    (warning,) = warning_lines(caplog)
+    assert __name__ in warning
+    assert "is not asked" in warning
+
+
 def test_a_pruned_run_warns_of_nothing(host: InProcessHost, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     sample(apply(host, shared_model("sdxl"), schedule=None), steps=4)
