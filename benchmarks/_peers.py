@@ -20,7 +20,7 @@ def tome(model: Any, ratio: float = 0.5, levels: int = LIFTED_LEVELS) -> Any:
     merge = patches["attn1_patch"][-1]
 
     def merge_at_lower_levels(q: Any, k: Any, v: Any, extra_options: dict[str, Any]) -> Any:
-        batch, channels, height, width = extra_options["original_shape"]
+        batch, channels, height, _ = extra_options["original_shape"]
         rows, columns = extra_options["activations_shape"][-2:]
         # The node compares tokens with the latent's; told that the grid is the latent, it merges.
         if rows * columns == q.shape[1] and rows * levels >= height:
