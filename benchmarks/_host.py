@@ -68,16 +68,19 @@ def conditioning(model: Any, seed: int) -> Any:
 
 
 def sample(
-    model: Any,
-    size: tuple[int, int],
-    steps: int,
-    cfg: float,
-    device: torch.device,
-    batch: int = 1,
+    model: Any, size: tuple[int, int], steps: int, cfg: float, device: torch.device, batch: int = 1
 ) -> list[float]:
-    """Run ComfyUI's own sampler (euler, seed 0); seconds of every step but the first, the device's queue included.
+    """Seconds of every step but the first of a run of `sample_latent`."""
+    return sample_latent(model, size, steps, cfg, device, batch)[1]
 
-    `size` is (width, height) in pixels. The first step also loads the model, and a step that a cache left out counts.
+
+def sample_latent(
+    model: Any, size: tuple[int, int], steps: int, cfg: float, device: torch.device, batch: int = 1
+) -> tuple[torch.Tensor, list[float]]:
+    """Run ComfyUI's own sampler (euler, seed 0): the final latent, and the seconds of every step but the first.
+
+    `size` is (width, height) in pixels. The device's queue is in the seconds. The first step also loads the model, and
+    a step that a cache left out counts.
     """
     import comfy.sample
 
@@ -87,22 +90,10 @@ def sample(
         synchronize(device)
         stamps.append(time.perf_counter())
 
-    latent = torch.zeros(batch, 4, size[1] // 8, size[0] // 8)
-    noise = comfy.sample.prepare_noise(latent, 0, None)
-    positive, negative = conditioning(model, 1), conditioning(model, 2)
+    empty = torch.zeros(batch, 4, size[1] // 8, size[0] // 8)
+    noise = comfy.sample.prepare_noise(empty, 0, None)
+    conditions = [conditioning(model, 1), conditioning(model, 2)]
+    how: dict[str, Any] = {"callback": stamp, "disable_pbar": True, "seed": 0}
     with torch.inference_mode():
-        comfy.sample.sample(
-            model,
-            noise,
-            steps,
-            cfg,
-            "euler",
-            "normal",
-            positive,
-            negative,
-            latent,
-            callback=stamp,
-            disable_pbar=True,
-            seed=0,
-        )
-    return [after - before for before, after in pairwise(stamps)]
+        latent = comfy.sample.sample(model, noise, steps, cfg, "euler", "normal", *conditions, empty, **how)
+    return latent, [after - before for before, after in pairwise(stamps)]
