@@ -110,7 +110,10 @@ def processor_name() -> str:
     except OSError:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+    name = named[0] if named else platform.processor() or platform.machine()
+    # Half precision is several times as fast with it, so that weights, and not tokens, can be what takes time.
+    amx = any("amx_tile" in line for line in lines if line.startswith("flags"))
+    return f"{name} with AMX" if amx else name
 
 
 def pick_device(name: str | None) -> torch.device:
