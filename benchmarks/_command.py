@@ -43,13 +43,15 @@ def prepare(options: argparse.Namespace) -> tuple[torch.device, Any]:
 
 def where(options: argparse.Namespace, device: torch.device, **more: Any) -> dict[str, Any]:
     """What a result says about how it came about."""
-    ran = {"model": options.model, "dtype": options.dtype, "cfg": options.cfg, "prune_ratio": options.ratio}
+    model = f"tiny {options.model}" if options.tiny else options.model
+    ran = {"model": model, "dtype": options.dtype, "cfg": options.cfg, "prune_ratio": options.ratio}
     return {**machine(device), **ran, "attention": "PyTorch", **more}
 
 
 def result_path(kind: str, options: argparse.Namespace, device: torch.device, *parts: str) -> Path:
     """Where a result goes, in a file that says what, of which model, on what kind of device, how."""
-    name = "-".join([kind, options.model, device.type, options.dtype, f"cfg{options.cfg:g}", *parts])
+    model = f"tiny-{options.model}" if options.tiny else options.model
+    name = "-".join([kind, model, device.type, options.dtype, f"cfg{options.cfg:g}", *parts])
     return results_folder(options) / f"{name}.json"
 
 
