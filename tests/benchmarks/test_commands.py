@@ -58,11 +58,12 @@ def test_overhead_shares_are_of_a_step_and_operations_are_few(tmp_path):
     assert sum(operations.values()) <= 40
 
 
-def test_memory_runs_every_contender_in_a_process_of_its_own(tmp_path):
+def test_memory_compares_peaks_with_the_unpruned_run(tmp_path):
     printed, [result] = run("memory", tmp_path, "--points", "inside first layer")
-    assert [row["contender"] for row in result["rows"]] == ["unpruned", "inside first layer"]
-    assert result["rows"][0]["share"] == 1.0
-    assert "128 px, inside first layer" in printed
+    full, pruned = result["rows"]
+    assert (full["contender"], full["share"]) == ("unpruned", 1.0)
+    assert pruned["share"] == pytest.approx(pruned["peak_mib"] / full["peak_mib"])
+    assert "AT-EDM, inside first layer" in printed
 
 
 def test_all_for_an_accelerator_is_one_command_that_ends_in_time(tmp_path):

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import _host, tables
 from benchmarks._contenders import POINTS, ideal_speed_up, peers, pruned, stacked
-from benchmarks._measure import interleave
+from benchmarks._measure import interleave, peak_tensor_bytes
 from benchmarks.overhead import OperationCounter, Stopwatch
 
 CPU = torch.device("cpu")
@@ -25,6 +25,15 @@ def test_operations_are_counted_and_views_are_not():
     with OperationCounter() as counter:
         (x.view(16) + 1).sum()
     assert counter.operations == 2
+
+
+def test_tensors_alive_at_once_are_counted_and_views_and_what_is_gone_are_not():
+    def work():
+        first = torch.empty(1000)
+        first = first.view(10, 100) * 2.0  # the one before goes once this is there
+        return first.view(-1)[:10].clone()
+
+    assert peak_tensor_bytes(work, CPU) == 2 * 4000
 
 
 def test_a_part_inside_another_counts_once():
