@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import _host, tables
-from benchmarks._contenders import POINTS, ideal_speed_up, peers, pruned, stacked
+from benchmarks._contenders import POINTS, ideal_speed_up, peers, pruned, stacked, unpruned
 from benchmarks._measure import interleave, peak_tensor_bytes
 from benchmarks.overhead import OperationCounter, Stopwatch
 
@@ -75,3 +75,20 @@ def test_documents_agree_with_the_results():
 def test_a_table_that_nobody_makes_is_named():
     with pytest.raises(SystemExit, match="no table is called 'nonsense'"):
         tables.renewed("<!-- table: nonsense -->\n<!-- end of table -->")
+
+
+def test_pruning_adds_nothing_to_peak_memory(comfyui):
+    import tiny_models
+
+    model = tiny_models.sdxl((2, 2), 128)
+
+    def peak(contender) -> int:
+        def run() -> None:
+            _host.sample_latent(contender.model, (256, 256), 1, 1.0, CPU)
+
+        run()  # loads the weights and tries the kernels
+        return peak_tensor_bytes(run, CPU)
+
+    [contender] = pruned(model, 0.63, ["after first layer"])
+    # The scores are there while the feed-forward runs; queries and keys would be a tenth of the peak.
+    assert peak(contender) <= 1.005 * peak(unpruned(model))
