@@ -36,7 +36,7 @@ def machine_line(machine: dict[str, Any]) -> str:
     """What a table says of where it was measured."""
     parts = f"{machine['device']} ({machine['cpu_capability']})" if "cpu" in machine["torch"] else machine["device"]
     threads = f", {machine['threads']} threads" if "cpu" in machine["torch"] else ""
-    return f"{parts}{threads}, torch {machine['torch']}, commit {machine['commit']}"
+    return f"{parts}{threads}, torch {machine['torch']}"
 
 
 def speed() -> str:
