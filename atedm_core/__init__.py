@@ -7,6 +7,7 @@ from .fused import log_sum_exp
 from .gwpr import combine_heads, cross_gwpr, gwpr
 from .pruning import LayerAttention, PruneSettings, choose_stand_ins, rank_tokens, select_tokens
 from .recovery import recover, stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
+from .temporal import TokenUpdates, recover_with_own, with_staleness
 from .tokens import TokenSubset, kept_tokens
 from .unet import AttentionBlock, UNetStructure, stage_ends
 
@@ -17,6 +18,7 @@ __all__ = [
     "LayerAttention",
     "PruneSettings",
     "TokenSubset",
+    "TokenUpdates",
     "UNetStructure",
     "average_flops",
     "block_flops",
@@ -29,6 +31,7 @@ __all__ = [
     "prune_point",
     "rank_tokens",
     "recover",
+    "recover_with_own",
     "select_tokens",
     "solve_budget",
     "stage_ends",
@@ -36,4 +39,5 @@ __all__ = [
     "stand_in_by_cosine",
     "stand_in_by_grid",
     "unet_flops",
+    "with_staleness",
 ]

@@ -21,6 +21,7 @@ from .recovery import (
     stand_in_by_cosine,
     stand_in_by_grid,
 )
+from .temporal import with_staleness
 from .tokens import TokenSubset
 
 Ranking = Literal["self-attention", "cross-attention"]
@@ -50,7 +51,8 @@ class PruneSettings:
         iterations: 1 to 20 rounds of page rank.
         selection: `stratified` keeps the best token of every 2 x 2 cell first; `top-k` is the paper's.
         stand_in: which kept token stands for a dropped one; `attention` is the paper's.
-        recovery: what it hands over before the next convolution; `copy` is the paper's.
+        recovery: what it hands over before the next convolution; `copy` is the paper's. With `temporal` a dropped token
+            takes its own last update instead, and which tokens are dropped rotates.
         prune_from: where in an attention block tokens are dropped. `after first layer` is the paper's. `block start`
             uses an earlier step's ranking, and drops inside the first layer where there is none.
         rank_interval: 1 to 20, rank at every n-th noise level and use the last ranking in between.
@@ -142,9 +144,21 @@ def rank_tokens(
     )
 
 
-def select_tokens(settings: PruneSettings, per_head: Tensor, keep: int, grid: tuple[int, int]) -> TokenSubset:
-    """The `keep` tokens that stay, by scores per head `[B, H, N]`; stand-ins are still to be chosen."""
+def select_tokens(
+    settings: PruneSettings, per_head: Tensor, keep: int, grid: tuple[int, int], age: Tensor | None = None
+) -> TokenSubset:
+    """The tokens that stay; stand-ins are still to be chosen.
+
+    Args:
+        settings: how to choose.
+        per_head: scores `[B, H, N]`.
+        keep: how many stay, 1 to N.
+        grid: (height, width) in tokens.
+        age: `[B, N]`, noise levels since each token's last update, where tokens are to take turns.
+    """
     scores = combine_heads(per_head)
+    if age is not None:
+        scores = with_staleness(scores, age)
     if settings.selection == "top-k":
         return TokenSubset.top(scores, keep)
     return TokenSubset.stratified(scores, keep, grid)
