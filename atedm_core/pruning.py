@@ -21,7 +21,7 @@ from .recovery import (
     stand_in_by_cosine,
     stand_in_by_grid,
 )
-from .temporal import with_staleness
+from .temporal import oldest_first
 from .tokens import TokenSubset
 
 Ranking = Literal["self-attention", "cross-attention"]
@@ -158,7 +158,7 @@ def select_tokens(
     """
     scores = combine_heads(per_head)
     if age is not None:
-        scores = with_staleness(scores, age)
+        scores = oldest_first(scores, age)
     if settings.selection == "top-k":
         return TokenSubset.top(scores, keep)
     return TokenSubset.stratified(scores, keep, grid)
