@@ -8,7 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from ..atedm_core.cost import PrunePoint, prune_point
-from ..atedm_core.pruning import LayerAttention, PruneSettings, choose_stand_ins, rank_tokens, select_tokens
+from ..atedm_core.pruning import (
+    LayerAttention,
+    PruneSettings,
+    choose_stand_ins,
+    even_ranking,
+    rank_tokens,
+    select_tokens,
+)
 from ..atedm_core.recovery import recover
 from ..atedm_core.temporal import TokenUpdates, recover_with_own
 from ..atedm_core.tokens import TokenSubset
@@ -56,7 +63,7 @@ class PruningPass:
         self.per_head: Tensor | None = None
         self.updates = updates
         self.point: PrunePoint = prune_point(layers, settings.prune_from)
-        if self.point == "block start" and not self._reuses:
+        if self.point == "block start" and not self._reuses and settings.ranking != "none":
             self.point = "inside first layer"
 
     @property
@@ -67,8 +74,8 @@ class PruningPass:
 
     @property
     def ranked(self) -> bool:
-        """Whether this call made a ranking of its own."""
-        return not self._reuses
+        """Whether this call ranks tokens by their attention."""
+        return not self._reuses and self._settings.ranking != "none"
 
     @property
     def _reuses(self) -> bool:
@@ -96,7 +103,7 @@ class PruningPass:
         return recover(self._settings.recovery, self.subset, self._before, hidden, self._grid)
 
     def _for_first_layer(self, layer: Any, hidden: Tensor, context: Tensor, options: Options) -> Options:
-        if not self._reuses:
+        if self.ranked:
             self._view = AttentionView(layer, hidden, context, self._settings.ranking == "cross-attention")
             options = self._view.watch(options)
         if self.point == "inside first layer":
@@ -117,6 +124,8 @@ class PruningPass:
         if attention is not None:
             start = remembered.per_head if settings.warm_start and remembered is not None else None
             self.per_head = rank_tokens(settings, attention, self._grid, start)
+        elif settings.ranking == "none":
+            self.per_head = even_ranking(self._grid, hidden.shape[0], hidden.device)
         else:
             assert remembered is not None
             self.per_head = remembered.per_head

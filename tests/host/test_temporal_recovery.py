@@ -303,3 +303,59 @@ def test_a_picture_to_start_from_in_few_steps(host: InProcessHost) -> None:
     start = {"samples": torch.randn(1, 4, 16, 12, generator=torch.Generator().manual_seed(5))}
     out, calls = watched_sample(temporal(host), latent=start, denoise=0.5, steps=2)
     assert_pruned(calls, out)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_without_a_ranking_every_step_drops_where_asked_and_nothing_is_ranked(
+    host: InProcessHost, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    module = host.module("patches.pruning_pass")
+    asked: list[str] = []
+    for name in ("rank_tokens", "AttentionView"):
+        monkeypatch.setattr(module, name, lambda *args, name=name: asked.append(name))
+    model = temporal(host, prune_from=point, ranking="none")
+    out, calls = watched_sample(model, steps=4, cfg=1.0)
+    assert_pruned(calls, out)
+    assert asked == []
+    for events in zip(*[call.events for call in calls], strict=True):
+        assert not same_choices([events[0]], [events[1]])
+    (report,) = calls.reports
+    cost, structure = host.module("atedm_core.cost"), host.module("patches.unet_structure")
+    blocks = structure.describe_unet(shared_model("sdxl").model.diffusion_model).blocks
+    for block in blocks:
+        tokens = {1: 64, 2: 16}[block.level]
+        kept = max(1, round(tokens * 0.37))
+        expected = cost.block_flops(block, tokens, kept, point=cost.prune_point(block.layers, point))
+        assert {t.flops for (_, name), t in report.tallies.items() if name == block.name} == {4 * expected}
+
+
+def test_a_run_that_goes_back_to_more_noise_stays_finite_and_repeatable(host: InProcessHost, visits: Visits) -> None:
+    """Restart samplers: what is remembered is then of a much cleaner picture, and is judged by the kept tokens."""
+    import comfy.k_diffusion.sampling as sampling
+    import comfy.samplers
+
+    def restarting(model: Any, x: torch.Tensor, sigmas: torch.Tensor, **how: Any) -> torch.Tensor:
+        down = sampling.sample_euler(model, x, sigmas, disable=True)
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
+        return sampling.sample_euler(model, down + noise * sigmas[0], sigmas, disable=True)
+
+    sampler = comfy.samplers.KSAMPLER(restarting)
+    sigmas = torch.tensor([8.0, 3.0, 1.0, 0.3, 0.0])
+    latent = {"samples": torch.zeros(1, 4, 16, 16)}
+
+    def run() -> torch.Tensor:
+        import nodes
+
+        custom = nodes.NODE_CLASS_MAPPINGS["SamplerCustom"]
+        given = (cond_for("sdxl", 1), cond_for("sdxl", 2), sampler, sigmas, latent)
+        with torch.inference_mode():
+            result = custom.execute(temporal(host), True, 5, 1.0, *given)
+        out: torch.Tensor = result.result[0]["samples"]
+        return out
+
+    first = run()
+    assert torch.isfinite(first).all()
+    for found in visits.seen.values():
+        assert [sigma for sigma, _ in found] == [8.0, 3.0, 1.0, pytest.approx(0.3)] * 2
+        assert found[4][1] is not None
+    assert torch.equal(run(), first)
