@@ -334,10 +334,10 @@ def test_a_run_that_goes_back_to_more_noise_stays_finite_and_repeatable(host: In
     import comfy.k_diffusion.sampling as sampling
     import comfy.samplers
 
-    def restarting(model: Any, x: torch.Tensor, sigmas: torch.Tensor, **how: Any) -> torch.Tensor:
-        down = sampling.sample_euler(model, x, sigmas, disable=True)
+    def restarting(model: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args: Any, **how: Any) -> torch.Tensor:
+        down = sampling.sample_euler(model, x, sigmas, extra_args, disable=True)
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
-        return sampling.sample_euler(model, down + noise * sigmas[0], sigmas, disable=True)
+        return sampling.sample_euler(model, down + noise * sigmas[0], sigmas, extra_args, disable=True)
 
     sampler = comfy.samplers.KSAMPLER(restarting)
     sigmas = torch.tensor([8.0, 3.0, 1.0, 0.3, 0.0])
