@@ -81,8 +81,8 @@ class ATEDMApply(io.ComfyNode):
                         "What a dropped token gets back. 'update': its own state and its stand-in's change. 'copy': "
                         "its stand-in's state, as in the paper. 'interpolate': a blend of the nearest kept tokens. "
                         "'zero': nothing. 'temporal': its own last change, remembered from an earlier step, and all "
-                        "tokens take turns; the nearest to the full model's picture, for some memory (84 MB for SDXL at "
-                        "1024 px)."
+                        "tokens take turns; the nearest to the full model's picture, for some memory (84 MB for SDXL "
+                        "at 1024 px)."
                     ),
                 ),
                 io.Combo.Input(
