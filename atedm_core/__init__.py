@@ -7,6 +7,7 @@ from .fused import log_sum_exp
 from .gwpr import combine_heads, cross_gwpr, gwpr
 from .pruning import LayerAttention, PruneSettings, choose_stand_ins, rank_tokens, select_tokens
 from .recovery import recover, stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
+from .temporal import TokenUpdates, oldest_first, recover_with_own
 from .tokens import TokenSubset, kept_tokens
 from .unet import AttentionBlock, UNetStructure, stage_ends
 
@@ -17,6 +18,7 @@ __all__ = [
     "LayerAttention",
     "PruneSettings",
     "TokenSubset",
+    "TokenUpdates",
     "UNetStructure",
     "average_flops",
     "block_flops",
@@ -26,9 +28,11 @@ __all__ = [
     "gwpr",
     "kept_tokens",
     "log_sum_exp",
+    "oldest_first",
     "prune_point",
     "rank_tokens",
     "recover",
+    "recover_with_own",
     "select_tokens",
     "solve_budget",
     "stage_ends",

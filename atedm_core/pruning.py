@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from .cost import PRUNE_POINTS, PrunePoint
@@ -21,9 +22,10 @@ from .recovery import (
     stand_in_by_cosine,
     stand_in_by_grid,
 )
-from .tokens import TokenSubset
+from .temporal import oldest_first
+from .tokens import TokenSubset, even_scores
 
-Ranking = Literal["self-attention", "cross-attention"]
+Ranking = Literal["self-attention", "cross-attention", "none"]
 Selection = Literal["stratified", "top-k"]
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
@@ -46,13 +48,17 @@ class PruneSettings:
     costs 2 and 7 dB. What `selection` gains is within the spread of so few pictures.
 
     Attributes:
-        ranking: the attention that votes. The paper found self-attention better.
+        ranking: the attention that votes. The paper found self-attention better. With `none` nobody votes and tokens
+            come in an even order, which with `temporal` recovery is about as near to the full model's picture, and
+            costs nothing.
         iterations: 1 to 20 rounds of page rank.
         selection: `stratified` keeps the best token of every 2 x 2 cell first; `top-k` is the paper's.
         stand_in: which kept token stands for a dropped one; `attention` is the paper's.
-        recovery: what it hands over before the next convolution; `copy` is the paper's.
+        recovery: what it hands over before the next convolution; `copy` is the paper's. With `temporal` a dropped token
+            takes its own last update instead, and which tokens are dropped rotates.
         prune_from: where in an attention block tokens are dropped. `after first layer` is the paper's. `block start`
-            uses an earlier step's ranking, and drops inside the first layer where there is none.
+            uses an earlier step's ranking, and drops inside the first layer where there is none; with ranking `none`
+            it needs no earlier step.
         rank_interval: 1 to 20, rank at every n-th noise level and use the last ranking in between.
         voters: whose attention ranks in self-attention: `all` queries, or a regular `lattice` of about 256 of them.
         warm_start: start from the scores of the last ranking of the same condition and block, not from uniform ones.
@@ -130,6 +136,8 @@ def rank_tokens(
     Raises:
         ValueError: cross-attention is to rank and was not given.
     """
+    if settings.ranking == "none":
+        return even_ranking(grid, attention.queries.shape[0], attention.queries.device)
     if settings.ranking == "cross-attention":
         if attention.cross is None:
             raise ValueError("ranking is 'cross-attention', but no cross-attention queries and keys were given")
@@ -147,9 +155,26 @@ def rank_tokens(
     )
 
 
-def select_tokens(settings: PruneSettings, per_head: Tensor, keep: int, grid: tuple[int, int]) -> TokenSubset:
-    """The `keep` tokens that stay, by scores per head `[B, H, N]`; stand-ins are still to be chosen."""
+def even_ranking(grid: tuple[int, int], samples: int, device: torch.device) -> Tensor:
+    """Scores `[samples, 1, N]` of ranking `none`: the same even order in every sample, see `tokens.even_scores`."""
+    return even_scores(grid, device).expand(samples, 1, -1)
+
+
+def select_tokens(
+    settings: PruneSettings, per_head: Tensor, keep: int, grid: tuple[int, int], age: Tensor | None = None
+) -> TokenSubset:
+    """The tokens that stay; stand-ins are still to be chosen.
+
+    Args:
+        settings: how to choose.
+        per_head: scores `[B, H, N]`.
+        keep: how many stay, 1 to N.
+        grid: (height, width) in tokens.
+        age: `[B, N]`, noise levels since each token's last update, where tokens are to take turns.
+    """
     scores = combine_heads(per_head)
+    if age is not None:
+        scores = oldest_first(scores, age)
     if settings.selection == "top-k":
         return TokenSubset.top(scores, keep)
     return TokenSubset.stratified(scores, keep, grid)

@@ -2,7 +2,8 @@
 
 Stand-ins: by attention (AT-EDM, section 3.2, similarity-based copy), by cosine similarity of hidden states, or by
 nearness on the grid. What is handed over: the stand-in's change since pruning (`update`), its whole state (`copy`,
-the paper), nothing (`zero`), or a blend of the nearest kept states (`interpolate`).
+the paper), nothing (`zero`), or a blend of the nearest kept states (`interpolate`). What needs a memory of earlier
+noise levels (`temporal`) is in `temporal`.
 
 B samples, H heads, N tokens on the full grid, K kept, C channels, D head size.
 """
@@ -18,7 +19,7 @@ from torch import Tensor
 from .fused import CHUNK_LOGITS, log_sum_exp
 from .tokens import TokenSubset, gather_tokens
 
-Recovery = Literal["update", "copy", "zero", "interpolate"]
+Recovery = Literal["update", "copy", "zero", "interpolate", "temporal"]
 StandIn = Literal["cosine", "attention", "grid"]
 RECOVERIES: tuple[Recovery, ...] = get_args(Recovery)
 STAND_INS: tuple[StandIn, ...] = get_args(StandIn)
@@ -85,7 +86,8 @@ def recover(
     """The full grid again, from the kept tokens' states at the end of the attention block.
 
     Args:
-        how: `update`: a dropped token keeps its own state and adds its stand-in's change since pruning;
+        how: `update`: a dropped token keeps its own state and adds its stand-in's change since pruning; `temporal` is
+            the same for tokens of which nothing is remembered (`temporal.recover_with_own` is for the others);
             `copy` (the paper): it takes its stand-in's state; `zero`: it becomes zero;
             `interpolate`: it becomes the mean of the nearest four kept states, weighted by inverse squared distance
             on the grid (Shepard 1968), which is what interpolation is on scattered points.
@@ -98,9 +100,9 @@ def recover(
         `[B, N, C]`. Kept tokens have their own state at the end (with `update` to rounding).
 
     Raises:
-        ValueError: `how` is none of the four, or `interpolate` is given no grid.
+        ValueError: `how` is none of the five, or `interpolate` is given no grid.
     """
-    if how == "update":
+    if how in ("update", "temporal"):
         return subset.expand(after - subset.gather(before)).add_(before)
     if how == "copy":
         return subset.expand(after)

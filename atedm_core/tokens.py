@@ -132,6 +132,30 @@ def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
     return rows.view(samples, -1, channels)
 
 
+def even_scores(grid: tuple[int, int], device: torch.device | None = None) -> Tensor:
+    """Scores `[height * width]` float32 in (0, 1], of which the highest n lie evenly over the grid for every n.
+
+    The order of Bayer's threshold matrix (Bayer 1973): the first half of the positions is a checkerboard, the first
+    quarter a square lattice, and so on. No two scores are alike, up to 4096 x 4096 tokens.
+
+    Args:
+        grid: (height, width) in tokens.
+        device: where the scores are wanted.
+
+    >>> even_scores((2, 4)).argsort(descending=True).tolist()
+    [0, 2, 5, 7, 1, 3, 4, 6]
+    """
+    height, width = grid
+    bits = max(1, (max(grid) - 1).bit_length())
+    y = torch.arange(height, device=device).unsqueeze(1)
+    x = torch.arange(width, device=device).unsqueeze(0)
+    threshold = torch.zeros(height, width, dtype=torch.int64, device=device)
+    for bit in range(bits):
+        # The lowest bit of a position decides most, so neighbours are far apart in the order.
+        threshold = 4 * threshold + 2 * (((x ^ y) >> bit) & 1) + ((y >> bit) & 1)
+    return 1.0 - threshold.flatten().float() / 4**bits
+
+
 def kept_tokens(tokens: int, ratio: float) -> int:
     """How many of `tokens` stay at a prune ratio in [0, 1): the nearest whole number, at least 1.
 

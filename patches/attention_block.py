@@ -10,11 +10,14 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from torch import Tensor
 
+from ..atedm_core.cost import prune_point
+from ..atedm_core.temporal import TokenUpdates
 from ..atedm_core.unet import AttentionBlock
 from .full_grid import Options, touches_cross_attention, touches_self_attention
 from .memory import join
-from .pruning_pass import PruningPass, Remembered
+from .pruning_pass import PruningPass, Remembered, run_whole
 from .run import OBSERVERS_KEY, RUN_KEY, PruneEvent, PruneRun, tally
+from .update_memory import Slot
 
 
 def attention_block_handler(
@@ -55,29 +58,84 @@ def _run_block(
     samples, context_tokens = x.shape[0] // len(uuids), contexts[0].shape[1]
     if keep == tokens:
         run.record(uuids, block, tally(block, samples, tokens, keep, context_tokens))
-        return layer(x, context, options)
+        if not run.remembers_updates(block):
+            return layer(x, context, options)
+        return _run_whole(layer, x, contexts, options, run, block, sigma, uuids)
     on_grid = {
         "self_on_grid": touches_self_attention(options, block.layers - 1),
         "cross_on_grid": touches_cross_attention(options, block.layers - 1),
     }
     options["activations_shape"] = list(x.shape)
     hidden = _enter(layer, x)
+    slots = _visit(run, block, uuids, hidden, grid, sigma)
     out = []
     groups = _group(run, block, uuids, samples, grid, sigma, x.device)
     for members, remembered in groups:
-        passed = PruningPass(run.method.settings, keep, grid, block.layers, remembered)
         part = _Part(members, samples) if len(groups) > 1 else None
         own_contexts = contexts if part is None else [part.rows(text) for text in contexts]
         own_options = options if part is None else part.options(options)
         own_hidden = hidden if part is None else part.rows(hidden)
+        own_slots = [slots[member] for member in members] if slots else []
+        updates = _recall(own_slots, own_hidden)
+        passed = PruningPass(run.method.settings, keep, grid, block.layers, remembered, updates)
         out.append(passed.run(layer.transformer_blocks, own_hidden, own_contexts, own_options))
         own_uuids = [uuids[member] for member in members]
         run.remember(own_uuids, block, passed, grid, sigma)
+        _store(own_slots, passed.updates)
         spent = tally(block, samples, tokens, keep, context_tokens, point=passed.point, **on_grid)
         run.record(own_uuids, block, spent)
         _tell_observers(options, PruneEvent(block, progress, grid, passed.subset, tuple(own_uuids)))
     hidden = out[0] if len(out) == 1 else _in_order(out, [members for members, _ in groups], samples)
     return _leave(layer, hidden, x)
+
+
+def _run_whole(
+    layer: SpatialTransformer,
+    x: Tensor,
+    contexts: list[Tensor],
+    options: Options,
+    run: PruneRun,
+    block: AttentionBlock,
+    sigma: float,
+    uuids: list[Hashable],
+) -> Tensor:
+    """The block on all tokens, whose updates are remembered: they cost nothing more here."""
+    options["activations_shape"] = list(x.shape)
+    hidden = _enter(layer, x)
+    slots = _visit(run, block, uuids, hidden, (x.shape[-2], x.shape[-1]), sigma)
+    point = prune_point(block.layers, run.method.settings.prune_from)
+    hidden, updates = run_whole(layer.transformer_blocks, hidden, contexts, options, point)
+    _store(slots, updates)
+    return _leave(layer, hidden, x)
+
+
+def _visit(
+    run: PruneRun,
+    block: AttentionBlock,
+    uuids: list[Hashable],
+    hidden: Tensor,
+    grid: tuple[int, int],
+    sigma: float,
+) -> list[Slot]:
+    """Where each condition's updates are remembered; nowhere, if they are not."""
+    if not run.remembers_updates(block):
+        return []
+    rows = zip(uuids, hidden.chunk(len(uuids)), strict=True)
+    return [run.updates.visit(uuid, block.name, own, grid, sigma) for uuid, own in rows]
+
+
+def _recall(slots: list[Slot], hidden: Tensor) -> TokenUpdates | None:
+    """What is remembered of the conditions that run together, as one batch in their order."""
+    if not slots:
+        return None
+    rows = zip(slots, hidden.chunk(len(slots)), strict=True)
+    return TokenUpdates.join([slot.updates or TokenUpdates.none(own) for slot, own in rows])
+
+
+def _store(slots: list[Slot], updates: TokenUpdates | None) -> None:
+    if updates is not None:
+        for slot, own in zip(slots, updates.split(len(slots)), strict=True):
+            slot.updates = own
 
 
 def _is(block: AttentionBlock, layer: SpatialTransformer) -> bool:

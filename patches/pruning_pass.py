@@ -8,8 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from ..atedm_core.cost import PrunePoint, prune_point
-from ..atedm_core.pruning import LayerAttention, PruneSettings, choose_stand_ins, rank_tokens, select_tokens
+from ..atedm_core.pruning import (
+    LayerAttention,
+    PruneSettings,
+    choose_stand_ins,
+    even_ranking,
+    rank_tokens,
+    select_tokens,
+)
 from ..atedm_core.recovery import recover
+from ..atedm_core.temporal import TokenUpdates, recover_with_own
 from ..atedm_core.tokens import TokenSubset
 from .attention_view import AttentionView
 from .full_grid import Options, TokenGrid, append_patch, on_full_grid
@@ -31,21 +39,31 @@ class PruningPass:
         point: where tokens are dropped in this call.
         per_head: scores of the ranking made in this call, or remembered.
         tokens: the token grid; its subset is set once tokens have been dropped.
+        updates: what is remembered of the tokens for temporal recovery, with this call's updates once `run` has
+            returned; `None` where nothing is.
     """
 
     def __init__(
-        self, settings: PruneSettings, keep: int, grid: tuple[int, int], layers: int, remembered: Remembered | None
+        self,
+        settings: PruneSettings,
+        keep: int,
+        grid: tuple[int, int],
+        layers: int,
+        remembered: Remembered | None,
+        updates: TokenUpdates | None = None,
     ) -> None:
         self._settings = settings
         self._keep = keep
         self._grid = grid
         self._remembered = remembered
         self._before: Tensor | None = None
+        self._start: Tensor | None = None
         self._view: AttentionView | None = None
         self.tokens = TokenGrid()
         self.per_head: Tensor | None = None
+        self.updates = updates
         self.point: PrunePoint = prune_point(layers, settings.prune_from)
-        if self.point == "block start" and not self._reuses:
+        if self.point == "block start" and not self._reuses and settings.ranking != "none":
             self.point = "inside first layer"
 
     @property
@@ -56,8 +74,8 @@ class PruningPass:
 
     @property
     def ranked(self) -> bool:
-        """Whether this call made a ranking of its own."""
-        return not self._reuses
+        """Whether this call ranks tokens by their attention."""
+        return not self._reuses and self._settings.ranking != "none"
 
     @property
     def _reuses(self) -> bool:
@@ -65,6 +83,9 @@ class PruningPass:
 
     def run(self, layers: Any, hidden: Tensor, contexts: list[Tensor], options: Options) -> Tensor:
         """All layers of the block, and every token back on the grid: `[B, N, C]` -> `[B, N, C]`."""
+        if self.updates is not None and self._settings.prune_from == "block start":
+            # Updates count from there, though a call that ranks drops its tokens later.
+            self._start = hidden
         if self.point == "block start":
             hidden = self._drop(hidden)
         for index, layer in enumerate(layers):
@@ -76,10 +97,13 @@ class PruningPass:
             if index == 0 and self.tokens.subset is None:
                 hidden = self._drop(hidden)
         assert self._before is not None
+        if self.updates is not None:
+            full, self.updates = recover_with_own(self.subset, self._before, hidden, self.updates, self._start)
+            return full
         return recover(self._settings.recovery, self.subset, self._before, hidden, self._grid)
 
     def _for_first_layer(self, layer: Any, hidden: Tensor, context: Tensor, options: Options) -> Options:
-        if not self._reuses:
+        if self.ranked:
             self._view = AttentionView(layer, hidden, context, self._settings.ranking == "cross-attention")
             options = self._view.watch(options)
         if self.point == "inside first layer":
@@ -107,14 +131,48 @@ class PruningPass:
     def _choose(self, hidden: Tensor, attention: LayerAttention | None) -> TokenSubset:
         if attention is not None:
             self.per_head = self._scores(attention)
+        elif self._settings.ranking == "none":
+            self.per_head = even_ranking(self._grid, hidden.shape[0], hidden.device)
         if self.per_head is None:
             assert self._remembered is not None
             self.per_head = self._remembered.per_head
-            if self._remembered.subset.kept == self._keep:
+            if self._remembered.subset.kept == self._keep and self.updates is None:
                 return self._remembered.subset
-        subset = select_tokens(self._settings, self.per_head, self._keep, self._grid)
+        age = None if self.updates is None else self.updates.age
+        subset = select_tokens(self._settings, self.per_head, self._keep, self._grid, age)
         return choose_stand_ins(self._settings, subset, self._grid, hidden, attention)
 
     def _scores(self, attention: LayerAttention) -> Tensor:
         start = self._remembered.per_head if self._settings.warm_start and self._remembered is not None else None
         return rank_tokens(self._settings, attention, self._grid, start)
+
+
+def run_whole(
+    layers: Any, hidden: Tensor, contexts: list[Tensor], options: Options, point: PrunePoint
+) -> tuple[Tensor, TokenUpdates]:
+    """All layers on all tokens, to the bit as the host runs them, and the update that every token had from `point` on.
+
+    Args:
+        layers: of one attention block.
+        hidden: `[B, N, C]`.
+        contexts: text for every layer.
+        options: the host's.
+        point: where tokens are dropped in the calls that do.
+    """
+    # A copy: ComfyUI's layers may add to their input in place.
+    before = hidden.clone() if point == "block start" else None
+
+    def look(seen: Tensor, extra_options: Options) -> Tensor:
+        nonlocal before
+        before = seen.clone()
+        return seen
+
+    for index, layer in enumerate(layers):
+        options["block_index"] = index
+        inside = index == 0 and point == "inside first layer"
+        layer_options = append_patch(options, "middle_patch", look) if inside else options
+        hidden = layer(hidden, context=contexts[index], transformer_options=layer_options)
+        if before is None:
+            before = hidden.clone()
+    assert before is not None
+    return hidden, TokenUpdates.of_all(before, hidden)

@@ -15,6 +15,7 @@ from ..atedm_core.unet import AttentionBlock, UNetStructure
 from .memory import RankMemory, split
 from .progress import progress_of
 from .pruning_pass import PruningPass
+from .update_memory import UpdateMemory
 
 RUN_KEY = "atedm_run"
 """Where a run's state lies in `transformer_options` while it lasts."""
@@ -93,7 +94,8 @@ class PruneRun:
     def __post_init__(self) -> None:
         settings = self.method.settings
         self.memory = RankMemory(settings.rank_interval)
-        self.remembers = settings.rank_interval > 1 or settings.warm_start
+        self.updates = UpdateMemory()
+        self.remembers = settings.ranking != "none" and (settings.rank_interval > 1 or settings.warm_start)
         self._blocks = {(block.part, block.index): block for block in self.method.structure.blocks}
 
     def block(self, transformer_options: dict[str, Any]) -> AttentionBlock | None:
@@ -140,6 +142,10 @@ class PruneRun:
         for uuid, ranking in zip(uuids, rankings, strict=True):
             self.memory.store(uuid, block.name, ranking)
 
+    def remembers_updates(self, block: AttentionBlock) -> bool:
+        """Whether tokens' updates in `block` are worth remembering: they are asked for, and it is pruned some time."""
+        return self.method.settings.recovery == "temporal" and self.method.schedule.ratio(1.0, block) > 0
+
     def record(self, uuids: list[Hashable], block: AttentionBlock, spent: Tally) -> None:
         """Add what one sample of each condition spent; `spent` is for all samples of one condition."""
         with self._lock:
@@ -159,6 +165,7 @@ class PruneRun:
         """Forget what was done."""
         self.tallies.clear()
         self.memory.reset()
+        self.updates.reset()
         self._progress.clear()
 
 

@@ -18,6 +18,8 @@ from atedm_core import (
     stand_in_by_cosine,
     stand_in_by_grid,
 )
+from atedm_core.pruning import even_ranking
+from atedm_core.tokens import even_scores
 
 GRID = (6, 8)
 SELF = (random_tokens((2, 3, 48, 16), 1), random_tokens((2, 3, 48, 16), 2))
@@ -107,3 +109,27 @@ def test_settings_that_do_not_exist_are_named(values, message):
 def test_ranking_by_cross_attention_needs_cross_attention():
     with pytest.raises(ValueError, match="no cross-attention"):
         rank_tokens(PruneSettings(ranking="cross-attention"), LayerAttention(*SELF), GRID)
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (16, 4), (5, 7), (1, 9)])
+def test_without_a_ranking_tokens_come_in_an_even_order(grid):
+    tokens = grid[0] * grid[1]
+    scores = even_scores(grid)
+    assert scores.unique().numel() == tokens
+    assert scores.min() > 0
+    order = scores.argsort(descending=True).tolist()
+    half = {divmod(position, grid[1]) for position in order[: tokens // 2]}
+    assert all((y + x) % 2 == 0 for y, x in half)
+    ranked = rank_tokens(PruneSettings(ranking="none"), LayerAttention(*random_heads(grid)), grid)
+    assert torch.equal(ranked, scores.expand(2, 1, tokens))
+
+
+def random_heads(grid):
+    return tuple(random_tokens((2, 3, grid[0] * grid[1], 8), seed) for seed in (1, 2))
+
+
+def test_an_even_order_keeps_as_many_in_every_part_of_the_picture():
+    settings = PruneSettings(ranking="none", selection="top-k")
+    kept = select_tokens(settings, even_ranking((16, 16), 1, torch.device("cpu")), 64, (16, 16)).keep_index[0]
+    quarters = [(int(position) // 16 // 8, int(position) % 16 // 8) for position in kept]
+    assert [quarters.count(one) for one in ((0, 0), (0, 1), (1, 0), (1, 1))] == [16, 16, 16, 16]

@@ -121,6 +121,7 @@ def test_defaults_of_the_schema_are_those_of_the_core(host: InProcessHost) -> No
         ({"recovery": "copy"}, True),
         ({"stand_in": "attention"}, True),
         ({"ranking": "cross-attention"}, True),
+        ({"ranking": "none"}, True),
         ({"iterations": 3}, True),
         ({"ratio": 0.4}, False),
     ],
