@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from .cost import PRUNE_POINTS, PrunePoint
@@ -22,10 +21,11 @@ from .recovery import (
     stand_in_by_cosine,
     stand_in_by_grid,
 )
+from .redundancy import redundancy_scores
 from .temporal import oldest_first
 from .tokens import TokenSubset, even_scores
 
-Ranking = Literal["self-attention", "cross-attention", "none"]
+Ranking = Literal["self-attention", "cross-attention", "redundancy", "none"]
 Selection = Literal["stratified", "top-k"]
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
@@ -90,6 +90,11 @@ class PruneSettings:
             )
 
     @property
+    def ranks_by_attention(self) -> bool:
+        """Whether a layer's attention has to be seen before tokens can be ranked."""
+        return self.ranking in ("self-attention", "cross-attention")
+
+    @property
     def needs_only_self_attention(self) -> bool:
         """Whether a layer's queries and keys can go once its self-attention has ranked the tokens."""
         return self.ranking == "self-attention" and self.stand_in != "attention"
@@ -134,10 +139,10 @@ def rank_tokens(
         start: scores of an earlier ranking to start from, same shape.
 
     Raises:
-        ValueError: cross-attention is to rank and was not given.
+        ValueError: cross-attention is to rank and was not given, or no attention is to rank.
     """
-    if settings.ranking == "none":
-        return even_ranking(grid, attention.queries.shape[0], attention.queries.device)
+    if not settings.ranks_by_attention:
+        raise ValueError(f"ranking is {settings.ranking!r}, which no attention is needed for: use rank_states")
     if settings.ranking == "cross-attention":
         if attention.cross is None:
             raise ValueError("ranking is 'cross-attention', but no cross-attention queries and keys were given")
@@ -155,9 +160,17 @@ def rank_tokens(
     )
 
 
-def even_ranking(grid: tuple[int, int], samples: int, device: torch.device) -> Tensor:
-    """Scores `[samples, 1, N]` of ranking `none`: the same even order in every sample, see `tokens.even_scores`."""
-    return even_scores(grid, device).expand(samples, 1, -1)
+def rank_states(settings: PruneSettings, hidden: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Scores `[B, 1, N]` float32 of the rankings that need no attention.
+
+    Args:
+        settings: how to rank.
+        hidden: states `[B, N, C]` at the pruning point.
+        grid: (height, width) in tokens, height * width = N.
+    """
+    if settings.ranking == "redundancy":
+        return redundancy_scores(hidden, grid).unsqueeze(1)
+    return even_scores(grid, hidden.device).expand(hidden.shape[0], 1, -1)
 
 
 def select_tokens(

@@ -12,7 +12,7 @@ from ..atedm_core.pruning import (
     LayerAttention,
     PruneSettings,
     choose_stand_ins,
-    even_ranking,
+    rank_states,
     rank_tokens,
     select_tokens,
 )
@@ -63,7 +63,7 @@ class PruningPass:
         self.per_head: Tensor | None = None
         self.updates = updates
         self.point: PrunePoint = prune_point(layers, settings.prune_from)
-        if self.point == "block start" and not self._reuses and settings.ranking != "none":
+        if self.point == "block start" and not self._reuses and settings.ranks_by_attention:
             self.point = "inside first layer"
 
     @property
@@ -75,7 +75,7 @@ class PruningPass:
     @property
     def ranked(self) -> bool:
         """Whether this call ranks tokens by their attention."""
-        return not self._reuses and self._settings.ranking != "none"
+        return not self._reuses and self._settings.ranks_by_attention
 
     @property
     def _reuses(self) -> bool:
@@ -131,8 +131,8 @@ class PruningPass:
     def _choose(self, hidden: Tensor, attention: LayerAttention | None) -> TokenSubset:
         if attention is not None:
             self.per_head = self._scores(attention)
-        elif self._settings.ranking == "none":
-            self.per_head = even_ranking(self._grid, hidden.shape[0], hidden.device)
+        elif not self._settings.ranks_by_attention:
+            self.per_head = rank_states(self._settings, hidden, self._grid)
         if self.per_head is None:
             assert self._remembered is not None
             self.per_head = self._remembered.per_head

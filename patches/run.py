@@ -95,7 +95,7 @@ class PruneRun:
         settings = self.method.settings
         self.memory = RankMemory(settings.rank_interval)
         self.updates = UpdateMemory()
-        self.remembers = settings.ranking != "none" and (settings.rank_interval > 1 or settings.warm_start)
+        self.remembers = settings.ranks_by_attention and (settings.rank_interval > 1 or settings.warm_start)
         self._blocks = {(block.part, block.index): block for block in self.method.structure.blocks}
 
     def block(self, transformer_options: dict[str, Any]) -> AttentionBlock | None:

@@ -17,7 +17,7 @@ def planned_saving(run: PruneRun, sigmas: list[float], latent: tuple[int, int]) 
     full = spent = 0
     for step, sigma in enumerate(sigmas[:-1]):
         progress = run.progress_at(sigma)
-        ranks = settings.ranking != "none" and step % settings.rank_interval == 0
+        ranks = settings.ranks_by_attention and step % settings.rank_interval == 0
         for block in structure.blocks:
             height, width = structure.grid(block.level, latent)
             tokens = height * width

@@ -12,13 +12,13 @@ from atedm_core import (
     combine_heads,
     gwpr,
     pruning,
+    rank_states,
     rank_tokens,
     select_tokens,
     stand_in_by_attention,
     stand_in_by_cosine,
     stand_in_by_grid,
 )
-from atedm_core.pruning import even_ranking
 from atedm_core.tokens import even_scores
 
 GRID = (6, 8)
@@ -120,16 +120,19 @@ def test_without_a_ranking_tokens_come_in_an_even_order(grid):
     order = scores.argsort(descending=True).tolist()
     half = {divmod(position, grid[1]) for position in order[: tokens // 2]}
     assert all((y + x) % 2 == 0 for y, x in half)
-    ranked = rank_tokens(PruneSettings(ranking="none"), LayerAttention(*random_heads(grid)), grid)
+    ranked = rank_states(PruneSettings(ranking="none"), random_tokens((2, tokens, 8), 1), grid)
     assert torch.equal(ranked, scores.expand(2, 1, tokens))
 
 
-def random_heads(grid):
-    return tuple(random_tokens((2, 3, grid[0] * grid[1], 8), seed) for seed in (1, 2))
+@pytest.mark.parametrize("ranking", ["none", "redundancy"])
+def test_rankings_without_attention_say_where_they_are_made(ranking):
+    with pytest.raises(ValueError, match=f"'{ranking}'.*rank_states"):
+        rank_tokens(PruneSettings(ranking=ranking), LayerAttention(*SELF), GRID)
 
 
 def test_an_even_order_keeps_as_many_in_every_part_of_the_picture():
     settings = PruneSettings(ranking="none", selection="top-k")
-    kept = select_tokens(settings, even_ranking((16, 16), 1, torch.device("cpu")), 64, (16, 16)).keep_index[0]
+    ranked = rank_states(settings, torch.zeros(1, 256, 4), (16, 16))
+    kept = select_tokens(settings, ranked, 64, (16, 16)).keep_index[0]
     quarters = [(int(position) // 16 // 8, int(position) % 16 // 8) for position in kept]
     assert [quarters.count(one) for one in ((0, 0), (0, 1), (1, 0), (1, 1))] == [16, 16, 16, 16]
