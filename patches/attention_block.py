@@ -54,7 +54,7 @@ def _run_block(
     contexts = context if isinstance(context, list) else [context] * block.layers
     samples, context_tokens = x.shape[0] // len(uuids), contexts[0].shape[1]
     if keep == tokens:
-        run.record(uuids, block, tally(block, samples, tokens, keep, context_tokens))
+        run.record(uuids, block, tally(block, samples, tokens, keep, context_tokens), progress)
         return layer(x, context, options)
     on_grid = {
         "self_on_grid": touches_self_attention(options, block.layers - 1),
@@ -74,7 +74,7 @@ def _run_block(
         own_uuids = [uuids[member] for member in members]
         run.remember(own_uuids, block, passed, grid, sigma)
         spent = tally(block, samples, tokens, keep, context_tokens, point=passed.point, **on_grid)
-        run.record(own_uuids, block, spent)
+        run.record(own_uuids, block, spent, progress)
         _tell_observers(options, PruneEvent(block, progress, grid, passed.subset, tuple(own_uuids)))
     hidden = out[0] if len(out) == 1 else _in_order(out, [members for members, _ in groups], samples)
     return _leave(layer, hidden, x)
