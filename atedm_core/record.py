@@ -88,6 +88,7 @@ class RunRecord:
         places: in the order they run.
         other_flops: of everything outside the places, over the run, all samples.
         planned: share of the places' FLOPs that the settings were expected to save; `None` where nothing was.
+        work: what else decides how long a step takes: sampler, guidance, other packs' additions.
         maps_asked: whether `kept_share` was recorded.
         notes: what else to know, as sentences.
     """
@@ -102,6 +103,7 @@ class RunRecord:
     places: tuple[PlaceRecord, ...]
     other_flops: int = 0
     planned: float | None = None
+    work: tuple[str, ...] = ()
     maps_asked: bool = False
     notes: tuple[str, ...] = ()
 
@@ -142,11 +144,9 @@ class RunRecord:
 
         def work(record: RunRecord) -> tuple[object, ...]:
             places = tuple((place.name, place.group, place.grid) for place in record.places)
-            return record.latent, record.samples, record.steps, places
+            return record.latent, record.samples, record.steps, record.work, places
 
-        return work(self) == work(other) and (
-            self.conditions == other.conditions or 0 in (self.conditions, other.conditions)
-        )
+        return work(self) == work(other)
 
 
 def over_progress(places: tuple[PlaceRecord, ...]) -> tuple[tuple[float, Tally], ...]:

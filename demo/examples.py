@@ -8,7 +8,6 @@ from typing import Any
 from .workflow import LOADER
 
 SIDE = 256
-SHARE = 4  # 1024 px are 256 here
 CFG = 4.0
 
 Prompt = dict[str, dict[str, Any]]
@@ -33,8 +32,7 @@ def on_demo_model(
         if kind == "CheckpointLoaderSimple":
             node["class_type"], node["inputs"] = LOADER, {}
         elif kind == "EmptyLatentImage":
-            inputs["width"] //= SHARE
-            inputs["height"] //= SHARE
+            inputs["width"] = inputs["height"] = SIDE
         elif kind == "ImageScaleToTotalPixels":
             inputs["megapixels"] = (SIDE / 1024) ** 2
         elif kind == "CLIPTextEncode":

@@ -157,7 +157,7 @@ class Graph:
         return boxes
 
     def _saved_node(self, node: Node, links: list[list[Any]]) -> dict[str, Any]:
-        inputs = []
+        inputs: list[dict[str, Any]] = []
         widgets = dict(widgets_of(node.definition))
         for name, (kind, _) in _inputs(node.definition):
             given = node.values.get(name)

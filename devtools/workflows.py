@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from .commands import link_packs
 from .console import DevError
@@ -38,8 +39,14 @@ def _prompts(graph: Graph, clip: Out, prompt: str = PROMPT, negative: str = NEGA
     return positive["CONDITIONING"], against["CONDITIONING"]
 
 
-def _sample(graph: Graph, model: Out, prompts: tuple[Out, Out], latent: Out, title: str = "", **how: object) -> Node:
-    settings = {"seed": 1, "steps": 30, "cfg": 6.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"} | how
+def _sample(graph: Graph, model: Out, prompts: tuple[Out, Out], latent: Out, title: str = "", **how: Any) -> Node:
+    settings: dict[str, Any] = {
+        "seed": 1,
+        "steps": 30,
+        "cfg": 6.0,
+        "sampler_name": "dpmpp_2m",
+        "scheduler": "karras",
+    } | how
     return graph.node(
         "KSampler", title, model=model, positive=prompts[0], negative=prompts[1], latent_image=latent, **settings
     )
@@ -178,7 +185,7 @@ def few_steps(graph: Graph) -> None:
     prompts = _prompts(graph, loaded["CLIP"])
     graph.group("3 - Sample")
     latent = graph.node("EmptyLatentImage", width=1024, height=1024, batch_size=1)
-    how = {"steps": 8, "cfg": 1.0, "sampler_name": "euler", "scheduler": "sgm_uniform"}
+    how: dict[str, Any] = {"steps": 8, "cfg": 1.0, "sampler_name": "euler", "scheduler": "sgm_uniform"}
     sampled = _sample(graph, pruned["MODEL"], prompts, latent["LATENT"], **how)
     _save(graph, sampled["LATENT"], loaded["VAE"])
 

@@ -17,7 +17,7 @@ from ..atedm_core.pruning import PruneSettings
 from .attention_block import attention_block_handler
 from .finished_runs import keep_record, report_is_wanted
 from .progress import percent_to_sigma_on_cpu
-from .recording import MapRecorder, record_of
+from .recording import MapRecorder, record_of, work_of
 from .run import OBSERVERS_KEY, RUN_KEY, Method, PruneRun
 from .summary import explain_nothing_pruned, planned_saving, summarize
 from .unet_structure import describe_unet, supported_unet
@@ -73,6 +73,7 @@ def _outer_sample(method: Method) -> Any:
         run = PruneRun(method, percent_to_sigma_on_cpu(model_sampling))
         guider.model_options = comfy.model_patcher.create_model_options_clone(original)
         guider.model_options["transformer_options"][RUN_KEY] = run
+        work = work_of(guider, sampler)
         maps = _listen(guider.model_options, method, noise)
         _warn_of_unasked_handlers(original)
         _hide_from_compiler(guider.model_options)
@@ -84,7 +85,7 @@ def _outer_sample(method: Method) -> Any:
         finally:
             guider.model_options = original
             try:
-                _conclude(run, sigmas.tolist(), noise, seconds, maps)
+                _conclude(run, sigmas.tolist(), noise, seconds, work, maps)
                 for observer in original.get("transformer_options", {}).get(OBSERVERS_KEY, ()):
                     observer.finished(run, len(sigmas) - 1)
             finally:
@@ -118,7 +119,14 @@ def _listen(model_options: dict[str, Any], method: Method, noise: Any) -> MapRec
     return maps
 
 
-def _conclude(run: PruneRun, sigmas: list[float], noise: Any, seconds: float | None, maps: MapRecorder | None) -> None:
+def _conclude(
+    run: PruneRun,
+    sigmas: list[float],
+    noise: Any,
+    seconds: float | None,
+    work: tuple[str, ...],
+    maps: MapRecorder | None,
+) -> None:
     """Say what a run did, and keep its record if it came to its end (`seconds` is how long it took)."""
     steps, latent = len(sigmas) - 1, tuple(noise.shape[-2:])
     planned = planned_saving(run, sigmas, latent)
@@ -128,7 +136,7 @@ def _conclude(run: PruneRun, sigmas: list[float], noise: Any, seconds: float | N
         return
     if run.total().pruned_calls == 0:
         logger.warning("AT-EDM: nothing was pruned: %s", explain_nothing_pruned(run))
-    keep_record(run.method, record_of(run, steps, seconds, noise.shape[0], latent, planned, maps))
+    keep_record(run.method, record_of(run, steps, seconds, noise.shape[0], latent, planned, work, maps))
 
 
 def _handlers(model_options: dict[str, Any]) -> list[tuple[type, Any]]:

@@ -90,6 +90,7 @@ def record_of(
     samples: int,
     latent: tuple[int, int],
     planned: float,
+    work: tuple[str, ...],
     maps: MapRecorder | None,
 ) -> RunRecord:
     """The record of a run that has ended, before it forgets what it did.
@@ -101,6 +102,7 @@ def record_of(
         samples: pictures in the batch.
         latent: (height, width) of the latent.
         planned: share of attention block FLOPs that the schedule was expected to save.
+        work: from `work_of`.
         maps: what was recorded, if anything.
     """
     structure = run.method.structure
@@ -116,8 +118,27 @@ def record_of(
         places=places,
         other_flops=_other_flops(run, latent),
         planned=planned,
+        work=work,
         maps_asked=maps is not None,
         notes=_notes(samples, maps),
+    )
+
+
+def work_of(guider: Any, sampler: Any) -> tuple[str, ...]:
+    """What decides how long a step takes besides the model and the picture's size.
+
+    Args:
+        guider: of the run.
+        sampler: of the run.
+    """
+    function = getattr(sampler, "sampler_function", sampler)
+    conditions = {name: len(given) for name, given in getattr(guider, "conds", {}).items()}
+    wrappers = guider.model_options.get("transformer_options", {}).get("wrappers", {})
+    return (
+        f"sampler {getattr(function, '__name__', type(function).__name__)}",
+        f"cfg {getattr(guider, 'cfg', None)}",
+        f"conditions {sorted(conditions.items())}",
+        f"wrappers {sorted({str(key) for keys in wrappers.values() for key in keys})}",
     )
 
 

@@ -62,7 +62,13 @@ def test_only_equal_work_is_compared() -> None:
     assert a_run().is_like(whole)
     # a run in which no attention block was watched does not know how many conditions there were
     assert a_run().is_like(replace(whole, conditions=0))
-    for other in ({"latent": (24, 20)}, {"steps": 3}, {"samples": 2}, {"conditions": 1}, {"places": whole.places[:1]}):
+    for other in (
+        {"latent": (24, 20)},
+        {"steps": 3},
+        {"samples": 2},
+        {"work": ("cfg 1.0",)},
+        {"places": whole.places[:1]},
+    ):
         assert not a_run().is_like(replace(whole, **other)), other  # type: ignore[arg-type]
 
 

@@ -184,6 +184,12 @@ def test_ratio_zero_is_reported_and_compared_with(host: InProcessHost) -> None:
     assert "input 4: prune_ratio is 0" in whole
     assert "x measured" in text_of(host.run(graph(ratio=0.63), executor))
     assert "x measured" not in text_of(host.run(graph(ratio=0.63, steps=3), executor))
+    without_guidance = graph(ratio=0.63)
+    without_guidance["sample"]["inputs"]["cfg"] = 1.0
+    assert "x measured" not in text_of(host.run(without_guidance, executor))
+    two_calls_a_step = graph(ratio=0.63)
+    two_calls_a_step["sample"]["inputs"]["sampler_name"] = "heun"
+    assert "x measured" not in text_of(host.run(two_calls_a_step, executor))
 
 
 def test_a_model_without_at_edm_is_told_so(host: InProcessHost) -> None:
