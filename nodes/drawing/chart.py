@@ -34,12 +34,12 @@ def draw_chart(record: RunRecord, whole: RunRecord | None) -> np.ndarray:
     """
     groups = record.groups()
     rows = sum(_GROUP + _ROW * len(places) for _, places in groups)
-    height = _TOP + max(rows + 26, _LEAST_PLOT + 76) + 10
+    height = _TOP + max(rows + 26, _LEAST_PLOT + 96) + 10
     sheet = Sheet(_WIDTH, height)
     sheet.text((_MARGIN, 24), f"{record.method}: what this run did", 24, bold=True)
     _draw_figures(sheet, record, whole)
     colors = {name: SERIES[i % len(SERIES)] for i, (name, _) in enumerate(groups)}
-    _draw_plot(sheet, record, colors, height - _TOP - 86)
+    _draw_plot(sheet, record, colors, height - _TOP - 106)
     _draw_bars(sheet, groups, colors)
     return sheet.pixels()
 
@@ -88,7 +88,7 @@ def _draw_plot(sheet: Sheet, record: RunRecord, colors: dict[str, Color], height
         _draw_series(sheet, [place(at, tally.kept_share) for at, tally in over_progress(places)], colors[name])
     saved = [place(at, tally.saved_share) for at, tally in over_progress(record.places)]
     _draw_series(sheet, saved, ACCENT)
-    _draw_legend(sheet, [*legend, ("FLOPs saved", ACCENT)], left, top + height + 50)
+    _draw_legend(sheet, [*legend, ("block FLOPs saved", ACCENT)], left, top + height + 50, left + width)
 
 
 def _draw_series(sheet: Sheet, points: list[Point], color: Color) -> None:
@@ -99,11 +99,15 @@ def _draw_series(sheet: Sheet, points: list[Point], color: Color) -> None:
             sheet.dot(point, 3, color)
 
 
-def _draw_legend(sheet: Sheet, entries: list[tuple[str, Color]], x: float, y: float) -> None:
+def _draw_legend(sheet: Sheet, entries: list[tuple[str, Color]], x: float, y: float, right: float) -> None:
+    left = x
     for name, color in entries:
+        needed = 22 + text_width(name, 12)
+        if x > left and x + needed > right:
+            x, y = left, y + 20
         sheet.line([(x, y + 7), (x + 16, y + 7)], color, 3)
         sheet.text((x + 22, y), name, 12, INK)
-        x += 22 + text_width(name, 12) + 18
+        x += needed + 18
 
 
 def _draw_bars(sheet: Sheet, groups: tuple[tuple[str, tuple[PlaceRecord, ...]], ...], colors: dict[str, Color]) -> None:
