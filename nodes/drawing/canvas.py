@@ -34,7 +34,6 @@ class Sheet:
     """A light sheet of `width` x `height` pixels. Anchors are Pillow's: first letter left/middle/right of the text."""
 
     def __init__(self, width: int, height: int) -> None:
-        self._size = (width, height)
         self._image = Image.new("RGB", (width * _FINENESS, height * _FINENESS), PAPER)
         self._draw = ImageDraw.Draw(self._image)
 
@@ -79,8 +78,7 @@ class Sheet:
 
     def pixels(self) -> np.ndarray:
         """The sheet as `[height, width, 3]` float32 of 0 to 1."""
-        small = self._image.resize(self._size, Image.Resampling.LANCZOS)
-        return np.asarray(small, np.float32) / 255.0
+        return np.asarray(self._image.reduce(_FINENESS), np.float32) / 255.0
 
 
 def text_width(text: str, size: int = 13) -> float:

@@ -40,7 +40,8 @@ def draw_maps(record: RunRecord, sample: int, picture: Pixels | None) -> Pixels:
     height = _TOP + top_row + sum(row_height + (_HEADING if h else 0) for h in headings) + _MARGIN // 2
     sheet = Sheet(width, height)
     _draw_title(sheet, record, width)
-    _draw_overview(sheet, record, sample, picture, tile)
+    gray = _in_gray(picture, tile)
+    _draw_overview(sheet, record, sample, picture, gray, tile)
     y = _TOP + top_row
     for (name, places), heading in zip(rows, headings, strict=True):
         if heading:
@@ -48,7 +49,7 @@ def draw_maps(record: RunRecord, sample: int, picture: Pixels | None) -> Pixels:
             y += _HEADING
         for column, place in enumerate(places):
             x = _MARGIN + column * (tile[0] + _GAP)
-            sheet.picture((x, y), tile, _tinted(_share(place, sample), picture, tile), smooth=False)
+            sheet.picture((x, y), tile, _tinted(_share(place, sample), gray, tile), smooth=False)
             _draw_label(sheet, place, x, y + tile[1])
         y += row_height
     return sheet.pixels()
@@ -66,13 +67,18 @@ def _share(place: PlaceRecord, sample: int) -> Pixels:
     return place.kept_share[min(sample, len(place.kept_share) - 1)].numpy()
 
 
-def _tinted(share: Pixels, picture: Pixels | None, tile: tuple[int, int]) -> Pixels:
-    """Colours of a map at twice the tile's size, over the picture in gray if there is one."""
-    width, height = 2 * tile[0], 2 * tile[1]
-    colors = resized(spread_colors(share), width, height, smooth=False)
+def _in_gray(picture: Pixels | None, tile: tuple[int, int]) -> Pixels | None:
+    """The picture without its colours, at twice the tile's size."""
     if picture is None:
+        return None
+    return resized(picture, 2 * tile[0], 2 * tile[1]).mean(axis=-1, keepdims=True)
+
+
+def _tinted(share: Pixels, gray: Pixels | None, tile: tuple[int, int]) -> Pixels:
+    """Colours of a map at twice the tile's size, over the picture in gray if there is one."""
+    colors = resized(spread_colors(share), 2 * tile[0], 2 * tile[1], smooth=False)
+    if gray is None:
         return colors
-    gray = resized(picture, width, height).mean(axis=-1, keepdims=True)
     return _TINT * colors + (1.0 - _TINT) * gray
 
 
@@ -89,7 +95,9 @@ def _draw_title(sheet: Sheet, record: RunRecord, width: int) -> None:
     sheet.text((x + bar, y + 18), "100 %", 12, MUTED, anchor="ra")
 
 
-def _draw_overview(sheet: Sheet, record: RunRecord, sample: int, picture: Pixels | None, tile: tuple[int, int]) -> None:
+def _draw_overview(
+    sheet: Sheet, record: RunRecord, sample: int, picture: Pixels | None, gray: Pixels | None, tile: tuple[int, int]
+) -> None:
     """The picture itself, and the means of all maps and of each group's."""
     x = float(_MARGIN)
     if picture is not None:
@@ -99,7 +107,7 @@ def _draw_overview(sheet: Sheet, record: RunRecord, sample: int, picture: Pixels
     named = [("all blocks", record.places), *record.groups()]
     for name, places in named:
         mean = _mean_share(places, sample)
-        sheet.picture((x, _TOP), tile, _tinted(mean, picture, tile), smooth=False)
+        sheet.picture((x, _TOP), tile, _tinted(mean, gray, tile), smooth=False)
         sheet.text((x, _TOP + tile[1] + 8), name, 13, INK, bold=True)
         sheet.text((x + tile[0], _TOP + tile[1] + 8), f"{mean.mean():.0%}", 13, MUTED, anchor="ra")
         x += tile[0] + _GAP
