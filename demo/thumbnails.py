@@ -32,7 +32,7 @@ START = "a large blue circle in the center on a gray background"
 PROMPTS = {
     "AT-EDM SDXL text to image": "a large red heart in the center on a yellow background",
     "AT-EDM SDXL image to image": "a large orange circle in the center on a blue background",
-    "AT-EDM SDXL hires fix": "a large red circle in the upper left on a white background",
+    "AT-EDM SDXL hires fix": "a large red circle in the center on a white background",
     "AT-EDM SDXL inpainting": "a large pink heart in the center on a gray background",
     "AT-EDM SDXL with LoRA and ControlNet": "a large purple diamond in the center on a green background",
     "AT-EDM SDXL few steps (Lightning or LCM)": "a large white square in the center on a blue background",
