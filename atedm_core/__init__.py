@@ -5,8 +5,9 @@ from .cost import block_flops, prune_point, unet_flops
 from .dsap import DSAPSchedule
 from .fused import log_sum_exp
 from .gwpr import combine_heads, cross_gwpr, gwpr
-from .pruning import LayerAttention, PruneSettings, choose_stand_ins, rank_tokens, select_tokens
+from .pruning import LayerAttention, PruneSettings, choose_stand_ins, rank_states, rank_tokens, select_tokens
 from .recovery import recover, stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
+from .redundancy import redundancy_scores
 from .temporal import TokenUpdates, oldest_first, recover_with_own
 from .tokens import TokenSubset, kept_tokens
 from .unet import AttentionBlock, UNetStructure, stage_ends
@@ -30,9 +31,11 @@ __all__ = [
     "log_sum_exp",
     "oldest_first",
     "prune_point",
+    "rank_states",
     "rank_tokens",
     "recover",
     "recover_with_own",
+    "redundancy_scores",
     "select_tokens",
     "solve_budget",
     "stage_ends",

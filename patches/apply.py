@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import Any
 
 import comfy.model_patcher
@@ -14,7 +15,9 @@ from comfy.patcher_extension import WrappersMP
 from ..atedm_core.dsap import DSAPSchedule
 from ..atedm_core.pruning import PruneSettings
 from .attention_block import attention_block_handler
+from .finished_runs import keep_record, report_is_wanted
 from .progress import percent_to_sigma_on_cpu
+from .recording import MapRecorder, record_of, work_of
 from .run import OBSERVERS_KEY, RUN_KEY, Method, PruneRun
 from .summary import explain_nothing_pruned, planned_saving, summarize
 from .unet_structure import describe_unet, supported_unet
@@ -41,14 +44,23 @@ def apply_atedm(model: Any, schedule: DSAPSchedule, settings: PruneSettings) -> 
     structure = describe_unet(supported_unet(model))
     schedule.check_levels(structure)
     patched = model.clone()
-    patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    for wrapper_type in (WrappersMP.OUTER_SAMPLE, WrappersMP.SAMPLER_SAMPLE):
+        patched.remove_wrappers_with_key(wrapper_type, KEY)
     _remove_handler(patched.model_options)
     method = Method(schedule, settings, structure)
     if schedule.prune_ratio > 0:
         _warn_of_other_handlers(patched.model_options)
         patched.set_model_forward_timestep_embed_patch((SpatialTransformer, attention_block_handler))
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample(method))
+    patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, _note_beginning)
+    patched.set_attachments(KEY, method)
     return patched
+
+
+def applied_method(model: Any) -> Method | None:
+    """What `apply_atedm` put on a MODEL or on one that it was cloned from; `None` if nothing."""
+    found = model.get_attachment(KEY)
+    return found if isinstance(found, Method) else None
 
 
 def _outer_sample(method: Method) -> Any:
@@ -61,32 +73,70 @@ def _outer_sample(method: Method) -> Any:
         run = PruneRun(method, percent_to_sigma_on_cpu(model_sampling))
         guider.model_options = comfy.model_patcher.create_model_options_clone(original)
         guider.model_options["transformer_options"][RUN_KEY] = run
+        work = work_of(guider, sampler)
+        maps = _listen(guider.model_options, method, noise)
         _warn_of_unasked_handlers(original)
         _hide_from_compiler(guider.model_options)
-        finished = False
+        seconds = None
         try:
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-            finished = True
+            seconds = _seconds(run, result)
             return result
         finally:
             guider.model_options = original
-            steps = len(sigmas) - 1
             try:
-                _report(run, sigmas.tolist(), tuple(noise.shape[-2:]), finished)
+                _conclude(run, sigmas.tolist(), noise, seconds, work, maps)
                 for observer in original.get("transformer_options", {}).get(OBSERVERS_KEY, ()):
-                    observer.finished(run, steps)
+                    observer.finished(run, len(sigmas) - 1)
             finally:
                 run.reset()
 
     return wrapper
 
 
-def _report(run: PruneRun, sigmas: list[float], latent: tuple[int, int], finished: bool) -> None:
+def _note_beginning(
+    executor: Any, model_wrap: Any, sigmas: Any, extra_args: dict[str, Any], *args: Any, **kwargs: Any
+) -> Any:
+    run = extra_args["model_options"]["transformer_options"].get(RUN_KEY)
+    if run is not None and run.began is None:
+        run.began = time.perf_counter()
+    return executor(model_wrap, sigmas, extra_args, *args, **kwargs)
+
+
+def _seconds(run: PruneRun, result: Any) -> float:
+    """What the sampling loop took. Reading one number of the result waits for the device, as the host is about to."""
+    result.flatten()[:1].tolist()
+    return time.perf_counter() - run.began if run.began is not None else 0.0
+
+
+def _listen(model_options: dict[str, Any], method: Method, noise: Any) -> MapRecorder | None:
+    """Record token maps in this run if a report node is going to ask for them."""
+    if not report_is_wanted():
+        return None
+    options = model_options["transformer_options"]
+    maps = MapRecorder(method.structure, tuple(noise.shape[-2:]))
+    options[OBSERVERS_KEY] = [*options.get(OBSERVERS_KEY, ()), maps]
+    return maps
+
+
+def _conclude(
+    run: PruneRun,
+    sigmas: list[float],
+    noise: Any,
+    seconds: float | None,
+    work: tuple[str, ...],
+    maps: MapRecorder | None,
+) -> None:
+    """Say what a run did, and keep its record if it came to its end (`seconds` is how long it took)."""
+    steps, latent = len(sigmas) - 1, tuple(noise.shape[-2:])
     planned = planned_saving(run, sigmas, latent)
-    logger.info("%s", summarize(run, len(sigmas) - 1, planned, finished))
+    logger.info("%s", summarize(run, steps, planned, finished=seconds is not None))
     # SplitSigmas can leave a sampler without a step; then there is nothing to explain.
-    if run.total().pruned_calls == 0 and finished and len(sigmas) > 1:
+    if seconds is None or steps < 1:
+        return
+    if run.total().pruned_calls == 0:
         logger.warning("AT-EDM: nothing was pruned: %s", explain_nothing_pruned(run))
+    keep_record(run.method, record_of(run, steps, seconds, noise.shape[0], latent, planned, work, maps))
 
 
 def _handlers(model_options: dict[str, Any]) -> list[tuple[type, Any]]:

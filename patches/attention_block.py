@@ -57,7 +57,7 @@ def _run_block(
     contexts = context if isinstance(context, list) else [context] * block.layers
     samples, context_tokens = x.shape[0] // len(uuids), contexts[0].shape[1]
     if keep == tokens:
-        run.record(uuids, block, tally(block, samples, tokens, keep, context_tokens))
+        run.record(uuids, block, tally(block, samples, tokens, keep, context_tokens), progress)
         if not run.remembers_updates(block):
             return layer(x, context, options)
         return _run_whole(layer, x, contexts, options, run, block, sigma, uuids)
@@ -83,7 +83,7 @@ def _run_block(
         run.remember(own_uuids, block, passed, grid, sigma)
         _store(own_slots, passed.updates)
         spent = tally(block, samples, tokens, keep, context_tokens, point=passed.point, **on_grid)
-        run.record(own_uuids, block, spent)
+        run.record(own_uuids, block, spent, progress)
         _tell_observers(options, PruneEvent(block, progress, grid, passed.subset, tuple(own_uuids)))
     hidden = out[0] if len(out) == 1 else _in_order(out, [members for members, _ in groups], samples)
     return _leave(layer, hidden, x)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ..atedm_core.cost import block_flops
 from ..atedm_core.dsap import DSAPSchedule
 from ..atedm_core.pruning import PruneSettings
+from ..atedm_core.record import Tally
 from ..atedm_core.tokens import TokenSubset, kept_tokens
 from ..atedm_core.unet import AttentionBlock, UNetStructure
 from .memory import RankMemory, split
@@ -55,21 +56,6 @@ class RunObserver(Protocol):
         """The run has ended or was interrupted; what it holds is gone after this call."""
 
 
-@dataclass(frozen=True)
-class Tally:
-    """What one condition spent in one attention block, over the run. Tokens and FLOPs are summed over samples."""
-
-    calls: int = 0
-    pruned_calls: int = 0
-    tokens: int = 0
-    kept: int = 0
-    flops_full: int = 0
-    flops: int = 0
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-
 @dataclass
 class PruneRun:
     """State of one run, keyed by condition uuid and block.
@@ -78,11 +64,15 @@ class PruneRun:
         method: what to do.
         percent_to_sigma: of the model's sampling.
         tallies: by (condition uuid, block name).
+        timeline: by (progress, block name).
+        began: when the sampling loop began, by `time.perf_counter`; loading the model comes before it.
     """
 
     method: Method
     percent_to_sigma: Callable[[float], float]
     tallies: dict[tuple[Hashable, str], Tally] = field(default_factory=dict)
+    timeline: dict[tuple[float, str], Tally] = field(default_factory=dict)
+    began: float | None = None
     _progress: dict[float, float] = field(default_factory=dict)
     # Several devices may each run a part of the conditions, one thread per device.
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -146,12 +136,13 @@ class PruneRun:
         """Whether tokens' updates in `block` are worth remembering: they are asked for, and it is pruned some time."""
         return self.method.settings.recovery == "temporal" and self.method.schedule.ratio(1.0, block) > 0
 
-    def record(self, uuids: list[Hashable], block: AttentionBlock, spent: Tally) -> None:
-        """Add what one sample of each condition spent; `spent` is for all samples of one condition."""
+    def record(self, uuids: list[Hashable], block: AttentionBlock, spent: Tally, progress: float) -> None:
+        """Add what each condition spent at a progress; `spent` is for all samples of one condition."""
         with self._lock:
             for uuid in uuids:
-                key = (uuid, block.name)
+                key, when = (uuid, block.name), (progress, block.name)
                 self.tallies[key] = self.tallies.get(key, Tally()) + spent
+                self.timeline[when] = self.timeline.get(when, Tally()) + spent
 
     def total(self) -> Tally:
         """Everything spent so far, over conditions and blocks."""
@@ -164,9 +155,11 @@ class PruneRun:
     def reset(self) -> None:
         """Forget what was done."""
         self.tallies.clear()
+        self.timeline.clear()
         self.memory.reset()
         self.updates.reset()
         self._progress.clear()
+        self.began = None
 
 
 def tally(block: AttentionBlock, samples: int, tokens: int, kept: int, context_tokens: int, **on_grid: Any) -> Tally:

@@ -113,24 +113,32 @@ class InProcessHost:
         valid = self._loop.run_until_complete(self._execution.validate_prompt(uuid.uuid4().hex, prompt, None))
         return None if valid[0] else f"{valid[1]} {valid[3]}"
 
-    def run(self, prompt: Mapping[str, Any]) -> Run:
-        """Validate and execute an API-format workflow; raises when ComfyUI refuses it or a node fails."""
+    def run(self, prompt: Mapping[str, Any], executor: Any = None) -> Run:
+        """Validate and execute an API-format workflow; raises when ComfyUI refuses it or a node fails.
+
+        Runs with the same `executor` share its cache, as a server's do; without one every run starts with nothing.
+        """
         prompt_id = uuid.uuid4().hex
         valid = self._loop.run_until_complete(self._execution.validate_prompt(prompt_id, prompt, None))
         if not valid[0]:
             raise RuntimeError(f"ComfyUI refused the workflow: {valid[1]} {valid[3]}")
         self._events.clear()
-        executor = self._execution.PromptExecutor(
-            self._server,
-            cache_type=self._execution.CacheType.CLASSIC,
-            cache_args={"lru": 0, "ram": 0, "ram_inactive": 0},
-        )
+        executor = executor or self.executor()
         self._loop.run_until_complete(executor.execute_async(prompt, prompt_id, {"client_id": "test"}, valid[2]))
         if not executor.success:
             errors = [data for kind, data in executor.status_messages if kind == "execution_error"]
             reasons = [f"{data['node_type']}: {data['exception_type']}: {data['exception_message']}" for data in errors]
             raise RuntimeError("The workflow failed: " + "; ".join(reasons))
         return Run(executor.history_result.get("outputs", {}), list(self._events))
+
+    def executor(self, cached_results: int = 0) -> Any:
+        """An executor that caches as ComfyUI's classic one does, or `cached_results` results of earlier runs too."""
+        types = self._execution.CacheType
+        return self._execution.PromptExecutor(
+            self._server,
+            cache_type=types.LRU if cached_results else types.CLASSIC,
+            cache_args={"lru": cached_results, "ram": 0, "ram_inactive": 0},
+        )
 
     def close(self) -> None:
         """Give the event loop back."""

@@ -265,18 +265,9 @@ def test_lora_is_ranked_and_run_with_its_weights(host: InProcessHost) -> None:
 
 def controlnet(kind: str) -> Any:
     """A real ControlNet of the host with random weights, in the shape of a tiny model."""
-    import comfy.cldm.cldm
-    import comfy.controlnet
-    import comfy.ops
     import tiny_models
 
-    config = dict(shared_model(kind).model.model_config.unet_config)
-    for name in ("out_channels", "transformer_depth_output"):
-        config.pop(name)
-    config.setdefault("num_heads", -1)
-    network = comfy.cldm.cldm.ControlNet(hint_channels=3, operations=comfy.ops.disable_weight_init, **config)
-    tiny_models.fill_with_noise(network, seed=6)
-    control = comfy.controlnet.ControlNet(network, load_device=torch.device("cpu"))
+    control = tiny_models.controlnet(shared_model(kind))
     return control.set_cond_hint(torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(2)), 0.5)
 
 

@@ -253,6 +253,21 @@ def vae(latent_channels: int = 4, seed: int = 0) -> Any:
     return wrapped
 
 
+def controlnet(model: Any, seed: int = 6) -> Any:
+    """A real ControlNet of the host with random weights, in the shape of a U-Net model."""
+    import comfy.cldm.cldm
+    import comfy.controlnet
+    import comfy.ops
+
+    config = dict(model.model.model_config.unet_config)
+    for name in ("out_channels", "transformer_depth_output"):
+        config.pop(name)
+    config.setdefault("num_heads", -1)
+    network = comfy.cldm.cldm.ControlNet(hint_channels=3, operations=comfy.ops.disable_weight_init, **config)
+    fill_with_noise(network, seed)
+    return comfy.controlnet.ControlNet(network, load_device=torch.device("cpu"))
+
+
 CLIP_WIDTHS = (64, 128)  # of the two tiny text encoders
 
 

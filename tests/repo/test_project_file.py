@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+import xml.etree.ElementTree as ElementTree
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,11 @@ SHIPPED = {
     "nodes",
     "patches",
     "web",
+    "example_workflows",
 }
-MAY_BE_SHIPPED = SHIPPED | {"locales", "example_workflows"}
+MAY_BE_SHIPPED = SHIPPED | {"locales"}
+LARGEST_ARCHIVE = 10e6
+ICON_SIDE = 400
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +165,33 @@ def test_the_archive_holds_the_pack_and_nothing_else(packed: Path) -> None:
     assert code == {str(path.as_posix()) for path in listed() if path.suffix == ".py" and path.parts[0] in SHIPPED}
 
 
+def test_the_archive_is_small(packed: Path) -> None:
+    assert (packed / "node.zip").stat().st_size < LARGEST_ARCHIVE
+
+
+def test_the_icon_is_in_the_repository_and_square(project: dict[str, Any]) -> None:
+    repository = project["project"]["urls"]["Repository"].removeprefix("https://github.com/")
+    raw = f"https://raw.githubusercontent.com/{repository}/main/"
+    icon = project["tool"]["comfy"]["Icon"]
+    assert icon.startswith(raw)
+    drawn = ElementTree.parse(ROOT / icon.removeprefix(raw)).getroot()
+    assert drawn.tag.endswith("}svg")
+    assert drawn.get("width") == drawn.get("height") == str(ICON_SIDE)
+
+
+def test_publishing_waits_for_a_version_on_the_owners_main_branch(project: dict[str, Any]) -> None:
+    text = (ROOT / ".github" / "workflows" / "publish.yml").read_text(encoding="utf-8")
+    owner = project["project"]["urls"]["Repository"].split("/")[3]
+    for line in (
+        "paths: [pyproject.toml]",
+        "branches: [main]",
+        f"if: github.repository_owner == '{owner}'",
+        "uses: Comfy-Org/publish-node-action@main",
+        "personal_access_token: ${{ secrets.REGISTRY_ACCESS_TOKEN }}",
+    ):
+        assert re.search(rf"^\s+(- )?{re.escape(line)}$", text, re.MULTILINE), line
+
+
 LOAD = """
 import sys
 sys.path[:0] = sys.argv[1:3]
@@ -171,16 +202,29 @@ base = Path(sys.argv[4])
 enter_comfyui(current_host().comfyui, base)
 host = InProcessHost(base)
 host.load_pack(Path(sys.argv[3]))
-print("loaded", host.call("ATEDMSchedule")[0] is not None)
+host.load_pack(Path(sys.argv[1]) / "tiny_pack")
+how = dict(seed=1, steps=2, cfg=4.0, sampler_name="euler", scheduler="normal", denoise=1.0)
+run = host.run({
+    "1": {"class_type": "TinyCheckpoint", "inputs": {"kind": "sdxl", "seed": 0}},
+    "2": {"class_type": "ATEDMApply", "inputs": {"model": ["1", 0], "prune_ratio": 0.63}},
+    "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cat", "clip": ["1", 1]}},
+    "4": {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},
+    "5": {"class_type": "KSampler", "inputs": {
+        **how, "model": ["2", 0], "positive": ["3", 0], "negative": ["3", 0], "latent_image": ["4", 0]}},
+    "6": {"class_type": "ATEDMReport", "inputs": {"model": ["2", 0], "result": ["5", 0]}},
+})
+print(run.outputs["6"]["text"][0].splitlines()[0])
 """
 
 
 @pytest.mark.slow
-def test_comfyui_loads_the_archive(packed: Path, tmp_path: Path) -> None:
+def test_comfyui_runs_the_archive(packed: Path, tmp_path: Path) -> None:
     pack = tmp_path / "custom_nodes" / PACK_FOLDER
     zipfile.ZipFile(packed / "node.zip").extractall(pack)
     arguments = [str(ROOT / "tests" / "host"), str(ROOT), str(pack), str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-c", LOAD, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    assert done.stdout.strip().endswith("loaded True"), done.stdout + done.stderr
+    last = done.stdout.strip().splitlines()[-1:]
+    assert last, done.stderr
+    assert re.fullmatch(r"AT-EDM: [3-9]\d\.\d% of tokens kept, .* saved", last[0]), done.stdout + done.stderr

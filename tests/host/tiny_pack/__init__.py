@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from comfy_api.latest import ComfyExtension, io
 
@@ -29,9 +30,24 @@ class TinyCheckpoint(io.ComfyNode):
         return io.NodeOutput(*tiny_models.checkpoint(kind, seed))
 
 
+class TinyControlNet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TinyControlNet",
+            category="test",
+            inputs=[io.Model.Input("model")],
+            outputs=[io.ControlNet.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model: Any) -> io.NodeOutput:
+        return io.NodeOutput(tiny_models.controlnet(model))
+
+
 class TinyPack(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [TinyCheckpoint]
+        return [TinyCheckpoint, TinyControlNet]
 
 
 async def comfy_entrypoint() -> TinyPack:

@@ -1,0 +1,158 @@
+"""What a run did, as plain data: which tokens were computed where, what that cost, and how long it took.
+
+Nothing in it belongs to one method. A place is anything that computes on fewer tokens: an attention block of a U-Net,
+a block of a transformer. Reports and charts are made from this and from nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Model calls, tokens and FLOPs, added up. Tokens and FLOPs are summed over samples.
+
+    Attributes:
+        calls: how often a place was run for one condition.
+        pruned_calls: those that did not compute all tokens.
+        tokens: on the full grid.
+        kept: tokens that were computed.
+        flops_full: what all tokens would have cost.
+        flops: what was spent.
+    """
+
+    calls: int = 0
+    pruned_calls: int = 0
+    tokens: int = 0
+    kept: int = 0
+    flops_full: int = 0
+    flops: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    @property
+    def kept_share(self) -> float:
+        """Share of tokens that were computed, 0 to 1; 1 where nothing was run."""
+        return self.kept / self.tokens if self.tokens else 1.0
+
+    @property
+    def saved_share(self) -> float:
+        """Share of FLOPs that were saved, 0 to 1."""
+        return 1.0 - self.flops / self.flops_full if self.flops_full else 0.0
+
+
+@dataclass(frozen=True)
+class PlaceRecord:
+    """One place of the model.
+
+    Attributes:
+        name: as the host counts, `input 4`.
+        group: places of one group share a grid: `half level`.
+        grid: (height, width) in tokens, for the whole picture.
+        timeline: what was spent, by progress (0 to 1, ascending from most to least noise).
+        whole_because: why it computed all tokens, in all or some calls; empty where it never did.
+        kept_share: `[S, height, width]` float32 on the CPU, for the first S pictures of the batch: the share of model
+            calls in which each token was computed. `None` where nobody asked for it or nothing was pruned.
+    """
+
+    name: str
+    group: str
+    grid: tuple[int, int]
+    timeline: tuple[tuple[float, Tally], ...] = ()
+    whole_because: str = ""
+    kept_share: Tensor | None = None
+
+    @property
+    def spent(self) -> Tally:
+        """Over the whole run."""
+        return sum((tally for _, tally in self.timeline), Tally())
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One sampling run.
+
+    Attributes:
+        method: by its name.
+        settings: what it was set to, as (name, value) for people.
+        steps: of the sampler.
+        seconds: of the sampling loop, without loading the model before it.
+        samples: pictures in the batch.
+        conditions: model inputs that each step was computed for (2 with guidance).
+        latent: (height, width).
+        places: in the order they run.
+        other_flops: of everything outside the places, over the run, all samples.
+        planned: share of the places' FLOPs that the settings were expected to save; `None` where nothing was.
+        work: what else decides how long a step takes: sampler, guidance, other packs' additions.
+        maps_asked: whether `kept_share` was recorded.
+        notes: what else to know, as sentences.
+    """
+
+    method: str
+    settings: tuple[tuple[str, str], ...]
+    steps: int
+    seconds: float
+    samples: int
+    conditions: int
+    latent: tuple[int, int]
+    places: tuple[PlaceRecord, ...]
+    other_flops: int = 0
+    planned: float | None = None
+    work: tuple[str, ...] = ()
+    maps_asked: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def spent(self) -> Tally:
+        """In all places, over the whole run."""
+        return sum((place.spent for place in self.places), Tally())
+
+    @property
+    def pruned(self) -> bool:
+        """Whether anything was left out at all."""
+        return self.spent.pruned_calls > 0
+
+    @property
+    def seconds_per_step(self) -> float:
+        """On average over the run."""
+        return self.seconds / self.steps if self.steps else 0.0
+
+    @property
+    def model_saved_share(self) -> float:
+        """Share of the whole model's FLOPs that were saved, 0 to 1."""
+        spent = self.spent
+        full = spent.flops_full + self.other_flops
+        return (spent.flops_full - spent.flops) / full if full else 0.0
+
+    @property
+    def ideal_speed_up(self) -> float:
+        """How many times fewer FLOPs the whole model took."""
+        return 1.0 / (1.0 - self.model_saved_share)
+
+    def groups(self) -> tuple[tuple[str, tuple[PlaceRecord, ...]], ...]:
+        """Places by group, groups with the finer grid first, places in the order they run."""
+        ordered = sorted(self.places, key=lambda place: (-place.grid[0] * place.grid[1], place.group))
+        return tuple((name, tuple(places)) for name, places in groupby(ordered, key=lambda place: place.group))
+
+    def is_like(self, other: RunRecord) -> bool:
+        """Whether the two computed the same thing but for what was left out, so that their times can be compared."""
+
+        def work(record: RunRecord) -> tuple[object, ...]:
+            places = tuple((place.name, place.group, place.grid) for place in record.places)
+            return record.latent, record.samples, record.steps, record.work, places
+
+        return work(self) == work(other)
+
+
+def over_progress(places: tuple[PlaceRecord, ...]) -> tuple[tuple[float, Tally], ...]:
+    """What several places spent together, by progress, ascending."""
+    found: dict[float, Tally] = {}
+    for place in places:
+        for progress, tally in place.timeline:
+            found[progress] = found.get(progress, Tally()) + tally
+    return tuple(sorted(found.items()))

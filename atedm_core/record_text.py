@@ -1,0 +1,119 @@
+"""A run's record in words and a table, for people."""
+
+from __future__ import annotations
+
+import textwrap
+
+from .record import PlaceRecord, RunRecord
+
+_LINE = 100
+_UNITS = ((1e15, "PFLOPs"), (1e12, "TFLOPs"), (1e9, "GFLOPs"), (1e6, "MFLOPs"))
+
+
+def headline(record: RunRecord) -> str:
+    """One sentence."""
+    if not record.pruned:
+        return f"{record.method}: nothing was pruned, the model ran as it is"
+    spent = record.spent
+    return (
+        f"{record.method}: {spent.kept_share:.1%} of tokens kept, {spent.saved_share:.1%} of attention block FLOPs "
+        f"and {record.model_saved_share:.1%} of the model's saved"
+    )
+
+
+def describe_run(record: RunRecord, whole: RunRecord | None = None) -> str:
+    """Everything the record holds but the maps.
+
+    Args:
+        record: of a run.
+        whole: a run of the same work in which nothing was pruned, to compare times with.
+    """
+    height, width = record.latent
+    pictures = "1 picture" if record.samples == 1 else f"{record.samples} pictures"
+    lines = [headline(record), ""]
+    lines += _row("run", f"{record.steps} steps, {pictures}, latent {width} x {height}{_calls(record)}")
+    lines += _row("time", f"{record.seconds:.2f} s of sampling, {record.seconds_per_step:.3f} s a step")
+    lines += _row("speed", _against(record, whole))
+    lines += _row("FLOPs", *_flops(record))
+    lines += _row("set to", *_settings(record))
+    for note in record.notes:
+        lines += _row("note", note)
+    return "\n".join([*lines, "", *_table(record)])
+
+
+def _row(name: str, *texts: str) -> list[str]:
+    return [f"{name if i == 0 else '':<8}{text}" for i, text in enumerate(text for text in texts if text)]
+
+
+def _calls(record: RunRecord) -> str:
+    calls = max((place.spent.calls for place in record.places), default=0)
+    return f", {_each(record, calls)} model calls for each of {record.conditions} conditions" if calls else ""
+
+
+def _each(record: RunRecord, calls: int) -> str:
+    """Calls per condition; they may differ between conditions."""
+    return f"{calls / max(1, record.conditions):.4g}"
+
+
+def _against(record: RunRecord, whole: RunRecord | None) -> str:
+    if not record.pruned:
+        return ""
+    ideal = f"{record.ideal_speed_up:.2f}x predicted from FLOPs"
+    if whole is None or not record.seconds:
+        return f"{ideal}; to measure it, sample the same once with prune_ratio 0"
+    actual = whole.seconds_per_step / record.seconds_per_step
+    return (
+        f"{ideal}, {actual:.2f}x measured: the same with prune_ratio 0 took {whole.seconds_per_step:.3f} s a step "
+        "(one run each)"
+    )
+
+
+def _flops(record: RunRecord) -> list[str]:
+    spent = record.spent
+    if not spent.flops_full:
+        return []
+    planned = "" if record.planned is None else f", {record.planned:.1%} planned"
+    model_full = spent.flops_full + record.other_flops
+    model = model_full - spent.flops_full + spent.flops
+    return [
+        f"attention blocks {_amount(spent.flops, spent.flops_full)}, {spent.saved_share:.1%} saved{planned}",
+        f"whole model      {_amount(model, model_full)}, {record.model_saved_share:.1%} saved",
+    ]
+
+
+def _unit(flops: float) -> tuple[float, str]:
+    return next((unit for unit in _UNITS if flops >= unit[0]), _UNITS[-1])
+
+
+def _amount(spent: int, full: int) -> str:
+    unit, name = _unit(full)
+    return f"{spent / unit:.3f} of {full / unit:.3f} {name}"
+
+
+def _settings(record: RunRecord) -> list[str]:
+    return textwrap.wrap(", ".join(f"{name} {value}" for name, value in record.settings), _LINE)
+
+
+def _table(record: RunRecord) -> list[str]:
+    unit, name = _unit(max((place.spent.flops_full for place in record.places), default=0))
+    if not record.spent.calls:
+        return [f"{place.name}: {place.whole_because}" for place in record.places if place.whole_because]
+    lines = [f"{'block':<12}{'tokens':>10}{'kept':>9}{name + ' full':>14}{'pruned':>9}{'saved':>8}  all tokens in"]
+    for group, places in record.groups():
+        lines.append(group)
+        lines += [_place_row(record, place, unit) for place in places]
+    return lines
+
+
+def _place_row(record: RunRecord, place: PlaceRecord, unit: float) -> str:
+    spent = place.spent
+    whole = spent.calls - spent.pruned_calls
+    share = f"{_each(record, whole)} of {_each(record, spent.calls)} calls"
+    because = f"  {share}: {place.whole_because}" if whole else ""
+    if not spent.calls:
+        because = f"  {place.whole_because}" if place.whole_because else ""
+    tokens = f"{place.grid[1]} x {place.grid[0]}"
+    return (
+        f"  {place.name:<10}{tokens:>10}{spent.kept_share:>9.1%}{spent.flops_full / unit:>14.3f}"
+        f"{spent.flops / unit:>9.3f}{spent.saved_share:>8.1%}{because}"
+    )

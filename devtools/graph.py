@@ -1,0 +1,261 @@
+"""A workflow as ComfyUI's user interface saves it, built from a few lines; and such a file as the API takes it.
+
+What a node looks like (sockets, widgets, their order and defaults) is read from a host's `/object_info`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Definitions = Mapping[str, Mapping[str, Any]]
+
+WIDTH = 330.0
+NODE_GAP = 60.0  # a title bar of 30 is drawn above each node
+COLUMN_GAP = 90.0
+GROUP_MARGIN = 24.0
+GROUP_TITLE = 76.0
+GROUP_COLOR = "#3f789e"
+
+_PLAIN_WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+_SEEDS = ("seed", "noise_seed")
+_PREVIEWING = {"SaveImage": 320.0, "PreviewImage": 320.0, "LoadImage": 330.0, "ATEDMReport": 520.0, "PreviewAny": 420.0}
+
+
+@dataclass(frozen=True)
+class Out:
+    """One output of a node, to connect to an input."""
+
+    node: Node
+    slot: int
+
+
+@dataclass
+class Node:
+    """A node as it is being built."""
+
+    kind: str
+    title: str
+    definition: Mapping[str, Any]
+    values: dict[str, Any]
+    width: float
+    number: int = 0
+    position: tuple[float, float] = (0.0, 0.0)
+
+    def __getitem__(self, name: str) -> Out:
+        """An output by its type or its name."""
+        for names in (self.definition["output"], self.definition["output_name"]):
+            if name in names:
+                return Out(self, list(names).index(name))
+        raise KeyError(f"{self.kind} has no output {name!r}, only {self.definition['output_name']}")
+
+    @property
+    def height(self) -> float:
+        """As high as it is drawn, roughly and rather more than less."""
+        sockets = max(len(list(sockets_of(self.definition))), len(self.definition["output"]))
+        height = 12.0 + 22.0 * sockets
+        for name, (kind, options) in widgets_of(self.definition):
+            height += 110.0 if kind == "STRING" and options.get("multiline") else 26.0
+            height += 26.0 if name in _SEEDS or options.get("control_after_generate") else 0.0
+        return height + _PREVIEWING.get(self.kind, 0.0)
+
+
+@dataclass
+class Note:
+    """Text beside the nodes, in Markdown."""
+
+    title: str
+    text: str
+    width: float = WIDTH
+
+    @property
+    def height(self) -> float:
+        """As high as its text asks for, roughly."""
+        letters = self.width / 7.6
+        lines = sum(1 + len(line) // letters for line in self.text.splitlines())
+        return 40.0 + 22.0 * lines
+
+
+Item = Node | Note
+
+
+@dataclass
+class Graph:
+    """Groups of nodes, each a column, from left to right."""
+
+    definitions: Definitions
+    groups: list[tuple[str, list[Item]]] = field(default_factory=list)
+
+    def group(self, title: str) -> None:
+        """Begin the next column."""
+        self.groups.append((title, []))
+
+    def node(self, kind: str, title: str = "", *, wide: float = WIDTH, **values: Any) -> Node:
+        """Add a node; values are widget values or outputs of other nodes, everything else has its default."""
+        made = Node(kind, title, self.definitions[kind], values, wide)
+        unknown = set(values) - {name for name, _ in _inputs(made.definition)}
+        if unknown:
+            raise KeyError(f"{kind} has no input {sorted(unknown)}")
+        self.groups[-1][1].append(made)
+        return made
+
+    def note(self, text: str, title: str = "Note", width: float = WIDTH) -> None:
+        """Add a note."""
+        self.groups[-1][1].append(Note(title, text.strip(), width))
+
+    def saved(self, name: str) -> dict[str, Any]:
+        """The file. `name` gives it an id that stays the same from build to build."""
+        boxes = self._place()
+        items = [item for _, members in self.groups for item in members]
+        nodes = [item for item in items if isinstance(item, Node)]
+        for number, node in enumerate(nodes, 1):
+            node.number = number
+        links: list[list[Any]] = []
+        saved = [self._saved_node(node, links) for node in nodes]
+        for node, entry in zip(nodes, saved, strict=True):
+            for slot, output in enumerate(entry["outputs"]):
+                output["links"] = [link[0] for link in links if link[1:3] == [node.number, slot]]
+        notes = [item for item in items if isinstance(item, Note)]
+        saved += [self._saved_note(note, len(nodes) + i) for i, note in enumerate(notes, 1)]
+        return {
+            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"at-edm/{name}")),
+            "revision": 0,
+            "last_node_id": len(saved),
+            "last_link_id": len(links),
+            "nodes": saved,
+            "links": links,
+            "groups": boxes,
+            "config": {},
+            "extra": {"ds": {"scale": 0.7, "offset": [60, 60]}},
+            "version": 0.4,
+        }
+
+    def _place(self) -> list[dict[str, Any]]:
+        """Give everything a place; the boxes around the groups."""
+        boxes = []
+        x = 0.0
+        for number, (title, members) in enumerate(self.groups, 1):
+            y = GROUP_TITLE
+            for item in members:
+                item.position = (x + GROUP_MARGIN, y)  # type: ignore[union-attr]
+                y += item.height + NODE_GAP
+            width = max(item.width for item in members) + 2 * GROUP_MARGIN
+            height = y - NODE_GAP + GROUP_MARGIN
+            boxes.append(
+                {
+                    "id": number,
+                    "title": title,
+                    "bounding": [x, 0.0, width, height],
+                    "color": GROUP_COLOR,
+                    "font_size": 24,
+                    "flags": {},
+                }
+            )
+            x += width + COLUMN_GAP
+        return boxes
+
+    def _saved_node(self, node: Node, links: list[list[Any]]) -> dict[str, Any]:
+        inputs: list[dict[str, Any]] = []
+        widgets = dict(widgets_of(node.definition))
+        for name, (kind, _) in _inputs(node.definition):
+            given = node.values.get(name)
+            if name in widgets and not isinstance(given, Out):
+                continue
+            entry: dict[str, Any] = {"name": name, "type": kind, "link": None}
+            if name in widgets:
+                entry["widget"] = {"name": name}
+            if isinstance(given, Out):
+                link_type = given.node.definition["output"][given.slot]
+                links.append([len(links) + 1, given.node.number, given.slot, node.number, len(inputs), link_type])
+                entry["link"] = len(links)
+            inputs.append(entry)
+        definition = node.definition
+        outputs = [
+            {"name": name, "type": kind, "links": []}
+            for name, kind in zip(definition["output_name"], definition["output"], strict=True)
+        ]
+        entry = {
+            **_frame(node, node.number, node.kind),
+            "inputs": inputs,
+            "outputs": outputs,
+            "properties": {"Node name for S&R": node.kind},
+            "widgets_values": widget_values(node.definition, node.values),
+        }
+        return {**entry, "title": node.title} if node.title else entry
+
+    def _saved_note(self, note: Note, number: int) -> dict[str, Any]:
+        sockets: dict[str, Any] = {"inputs": [], "outputs": [], "title": note.title, "properties": {}}
+        return {**_frame(note, number, "MarkdownNote"), **sockets, "widgets_values": [note.text]}
+
+
+def _frame(item: Item, number: int, kind: str) -> dict[str, Any]:
+    place = {"id": number, "type": kind, "pos": list(item.position), "size": [item.width, item.height]}  # type: ignore[union-attr]
+    return {**place, "flags": {}, "order": number - 1, "mode": 0}
+
+
+def _inputs(definition: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
+    """(name, (type, options)) of every input, in order. A list of choices is of type COMBO."""
+    for category in ("required", "optional"):
+        for name in definition["input_order"].get(category, []):
+            kind, *rest = definition["input"][category][name]
+            options = dict(rest[0]) if rest else {}
+            if isinstance(kind, list):
+                kind, options = "COMBO", {"options": kind, **options}
+            yield name, (kind, options)
+
+
+def widgets_of(definition: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
+    """Inputs that are typed in, in order."""
+    for name, (kind, options) in _inputs(definition):
+        if kind in _PLAIN_WIDGETS and not options.get("forceInput"):
+            yield name, (kind, options)
+
+
+def sockets_of(definition: Mapping[str, Any]) -> Iterator[str]:
+    """Inputs that are connected."""
+    typed = {name for name, _ in widgets_of(definition)}
+    return (name for name, _ in _inputs(definition) if name not in typed)
+
+
+def widget_values(definition: Mapping[str, Any], given: Mapping[str, Any]) -> list[Any]:
+    """Values of all widgets in the order in which the interface saves them, its own extra widgets included."""
+    values: list[Any] = []
+    for name, (kind, options) in widgets_of(definition):
+        value = given.get(name)
+        values.append(_default(kind, options) if value is None or isinstance(value, Out) else value)
+        if name in _SEEDS or options.get("control_after_generate"):
+            values.append("fixed" if isinstance(value, Out) else "randomize")
+        if options.get("image_upload"):
+            values.append("image")
+    return values
+
+
+def _default(kind: str, options: Mapping[str, Any]) -> Any:
+    if "default" in options:
+        return options["default"]
+    if kind == "COMBO":
+        return next(iter(options.get("options", [])), "")
+    return {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False}.get(kind, "")
+
+
+def to_api(workflow: Mapping[str, Any], definitions: Definitions) -> dict[str, dict[str, Any]]:
+    """A saved workflow as `/prompt` takes it. Values that the file lacks get their default, as in the interface."""
+    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    prompt = {}
+    for node in workflow["nodes"]:
+        if node["type"] == "MarkdownNote":
+            continue
+        definition = definitions[node["type"]]
+        inputs: dict[str, Any] = {}
+        values = iter(node["widgets_values"])
+        for name, (kind, options) in widgets_of(definition):
+            inputs[name] = next(values, _default(kind, options))
+            if name in _SEEDS or options.get("control_after_generate"):
+                next(values, None)
+            if options.get("image_upload"):
+                next(values, None)
+        inputs |= {entry["name"]: sources[entry["link"]] for entry in node["inputs"] if entry["link"] is not None}
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return prompt

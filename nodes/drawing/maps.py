@@ -1,0 +1,140 @@
+"""Which tokens were kept where, laid over the picture: one tile per place, one row per group."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...atedm_core.record import PlaceRecord, RunRecord
+from .canvas import INK, MUTED, RULE, Sheet, resized, spread_colors
+
+_MARGIN = 28
+_GAP = 14
+_TILE = 192
+_LONGEST = 288
+_COLUMNS = 6
+_LABEL = 38
+_HEADING = 34
+_TOP = 94
+_TINT = 0.68
+
+Pixels = np.ndarray
+
+
+def draw_maps(record: RunRecord, sample: int, picture: Pixels | None) -> Pixels:
+    """The sheet `[H, W, 3]` of 0 to 1 for one picture of the batch.
+
+    Args:
+        record: of a run whose maps were recorded.
+        sample: which picture.
+        picture: `[h, w, 3]` of 0 to 1, or `None` for plain maps.
+    """
+    tile = _tile_size(record.latent)
+    rows = [
+        (name, places[i : i + _COLUMNS]) for name, places in record.groups() for i in range(0, len(places), _COLUMNS)
+    ]
+    first = [name for name, _ in rows]
+    headings = [i == 0 or first[i - 1] != name for i, name in enumerate(first)]
+    row_height = tile[1] + _LABEL
+    width = 2 * _MARGIN + _COLUMNS * tile[0] + (_COLUMNS - 1) * _GAP
+    top_row = tile[1] + _LABEL + 10
+    height = _TOP + top_row + sum(row_height + (_HEADING if h else 0) for h in headings) + _MARGIN // 2
+    sheet = Sheet(width, height)
+    _draw_title(sheet, record, width)
+    gray = _in_gray(picture, tile)
+    _draw_overview(sheet, record, sample, picture, gray, tile)
+    y = _TOP + top_row
+    for (name, places), heading in zip(rows, headings, strict=True):
+        if heading:
+            _draw_heading(sheet, name, places[0].grid, y, width)
+            y += _HEADING
+        for column, place in enumerate(places):
+            x = _MARGIN + column * (tile[0] + _GAP)
+            sheet.picture((x, y), tile, _tinted(_share(place, sample), gray, tile), smooth=False)
+            _draw_label(sheet, place, x, y + tile[1])
+        y += row_height
+    return sheet.pixels()
+
+
+def _tile_size(latent: tuple[int, int]) -> tuple[int, int]:
+    height, width = latent
+    return _TILE, max(40, min(_LONGEST, round(_TILE * height / width)))
+
+
+def _share(place: PlaceRecord, sample: int) -> Pixels:
+    """`[h, w]` of 0 to 1; all ones where nothing was left out."""
+    if place.kept_share is None:
+        return np.ones(place.grid, np.float32)
+    return place.kept_share[min(sample, len(place.kept_share) - 1)].numpy()
+
+
+def _in_gray(picture: Pixels | None, tile: tuple[int, int]) -> Pixels | None:
+    """The picture without its colours, at twice the tile's size."""
+    if picture is None:
+        return None
+    return resized(picture, 2 * tile[0], 2 * tile[1]).mean(axis=-1, keepdims=True)
+
+
+def _tinted(share: Pixels, gray: Pixels | None, tile: tuple[int, int]) -> Pixels:
+    """Colours of a map at twice the tile's size, over the picture in gray if there is one."""
+    colors = resized(spread_colors(share), 2 * tile[0], 2 * tile[1], smooth=False)
+    if gray is None:
+        return colors
+    return _TINT * colors + (1.0 - _TINT) * gray
+
+
+def _draw_title(sheet: Sheet, record: RunRecord, width: int) -> None:
+    sheet.text((_MARGIN, 24), "Tokens kept", 24, bold=True)
+    spent = record.spent
+    what = f"{record.method} · {spent.kept_share:.1%} of tokens computed · {record.steps} steps"
+    sheet.text((_MARGIN, 56), what, 14, MUTED)
+    bar = 220
+    x, y = width - _MARGIN - bar, 34
+    sheet.picture((x, y), (bar, 12), spread_colors(np.linspace(0, 1, bar)[None, :]))
+    sheet.text((x, y + 18), "0 %", 12, MUTED)
+    sheet.text((x + bar / 2, y + 18), "share of model calls", 12, MUTED, anchor="ma")
+    sheet.text((x + bar, y + 18), "100 %", 12, MUTED, anchor="ra")
+
+
+def _draw_overview(
+    sheet: Sheet, record: RunRecord, sample: int, picture: Pixels | None, gray: Pixels | None, tile: tuple[int, int]
+) -> None:
+    """The picture itself, and the means of all maps and of each group's."""
+    x = float(_MARGIN)
+    if picture is not None:
+        sheet.picture((x, _TOP), tile, picture)
+        sheet.text((x, _TOP + tile[1] + 8), "picture", 13, INK, bold=True)
+        x += tile[0] + _GAP
+    named = [("all blocks", record.places), *record.groups()]
+    for name, places in named:
+        mean = _mean_share(places, sample)
+        sheet.picture((x, _TOP), tile, _tinted(mean, gray, tile), smooth=False)
+        sheet.text((x, _TOP + tile[1] + 8), name, 13, INK, bold=True)
+        sheet.text((x + tile[0], _TOP + tile[1] + 8), f"{mean.mean():.0%}", 13, MUTED, anchor="ra")
+        x += tile[0] + _GAP
+
+
+def _mean_share(places: tuple[PlaceRecord, ...], sample: int) -> Pixels:
+    """`[h, w]`: the mean over places, each counting for as many tokens as it has, on the finest of their grids."""
+    height, width = max((place.grid for place in places), key=lambda grid: grid[0] * grid[1])
+    weights = [place.grid[0] * place.grid[1] for place in places]
+    shares = [_on_grid(_share(place, sample), height, width) for place in places]
+    return np.average(shares, axis=0, weights=weights)
+
+
+def _on_grid(share: Pixels, height: int, width: int) -> Pixels:
+    """The value of the coarser token that covers each finer one."""
+    rows = np.arange(height) * share.shape[0] // height
+    columns = np.arange(width) * share.shape[1] // width
+    return share[rows[:, None], columns]
+
+
+def _draw_heading(sheet: Sheet, name: str, grid: tuple[int, int], y: float, width: int) -> None:
+    sheet.line([(_MARGIN, y), (width - _MARGIN, y)], RULE)
+    sheet.text((_MARGIN, y + 10), f"{name[0].upper()}{name[1:]}", 14, bold=True)
+    sheet.text((width - _MARGIN, y + 11), f"{grid[1]} x {grid[0]} tokens", 13, MUTED, anchor="ra")
+
+
+def _draw_label(sheet: Sheet, place: PlaceRecord, x: float, y: float) -> None:
+    share = "whole" if place.spent.pruned_calls == 0 else f"{place.spent.kept_share:.0%}"
+    sheet.text((x, y + 8), place.name, 13)
+    sheet.text((x + _TILE, y + 8), share, 13, MUTED, anchor="ra")

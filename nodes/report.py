@@ -1,0 +1,142 @@
+"""AT-EDM Report: what the run that made a result did, as pictures and text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..atedm_core.record import RunRecord
+from ..atedm_core.record_text import describe_run, headline
+from ..patches.apply import applied_method
+from ..patches.finished_runs import find_record, find_whole_run
+from ..patches.preview import latent_preview
+
+_NOTHING_APPLIED = (
+    "No AT-EDM on this model. Connect the model that comes out of AT-EDM Apply, the one that goes into the sampler."
+)
+_NO_RUN = (
+    "No finished run of this model is remembered. Connect the latent of the sampler that uses it, or the picture "
+    "decoded from it, and sample again (with another seed, say)."
+)
+_NO_MAPS = (
+    "Token maps were not recorded: this was sampled before a report was in the workflow. The numbers are complete. "
+    "For the maps, sample again (with another seed, say)."
+)
+_NO_PRUNING = "Every token was computed in every model call, so there is nothing to map."
+_NOT_TRACED = (
+    "the result could not be traced to a run of this model; this is the model's last run. Connect the sampler's "
+    "latent, or a picture made from it."
+)
+
+
+class ATEDMReport(io.ComfyNode):
+    """A patched MODEL and what it made in, pictures and text out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ATEDMReport",
+            display_name="AT-EDM Report",
+            category="model/patch/unet",
+            description=(
+                "Shows what AT-EDM did in a run: which tokens each block kept, tokens and FLOPs over the run, and time "
+                "per step. Connect the model from AT-EDM Apply and the picture or latent that was made with it."
+            ),
+            search_aliases=["atedm", "at-edm", "token map", "flops", "statistics", "is it working", "compare"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that comes out of AT-EDM Apply."),
+                io.MultiType.Input(
+                    "result",
+                    [io.Image, io.Latent],
+                    tooltip=(
+                        "What was sampled with it: the decoded picture, which the maps are laid over, or the sampler's "
+                        "latent."
+                    ),
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "token_maps", display_name="token_maps", tooltip="Which tokens were kept, block by block."
+                ),
+                io.Image.Output(
+                    "chart", display_name="chart", tooltip="Tokens kept and FLOPs saved, over the run and by block."
+                ),
+                io.String.Output("report", display_name="report", tooltip="Everything in numbers, as text."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model: Any, result: Any) -> io.NodeOutput:
+        method = applied_method(model)
+        if method is None:
+            return _say("No AT-EDM on this model", _NOTHING_APPLIED)
+        record, traced = find_record(method, "result")
+        if record is None:
+            return _say("No run to report", _NO_RUN)
+        whole = find_whole_run(method, record) if record.pruned else None
+        text = describe_run(record, whole)
+        if not traced:
+            text = f"{text}\n\nnote: {_NOT_TRACED}"
+        maps, chart = _token_maps(record, model, result), _chart(record, whole)
+        _show_line(cls.hidden, headline(record))
+        return io.NodeOutput(maps, chart, text, ui=_shown(maps, chart, text))
+
+
+def _say(title: str, text: str) -> io.NodeOutput:
+    """The same sentence in all three outputs: a report that cannot be made must not stop the workflow."""
+    from .drawing.card import draw_card
+
+    card = _image(draw_card(title, text))
+    return io.NodeOutput(card, card, text, ui=_shown(card, card[:0], text))
+
+
+def _token_maps(record: RunRecord, model: Any, result: Any) -> torch.Tensor:
+    """One sheet for every picture of the batch that was recorded: `[S, H, W, 3]`."""
+    from .drawing.card import draw_card
+    from .drawing.maps import draw_maps
+
+    samples = max((len(place.kept_share) for place in record.places if place.kept_share is not None), default=0)
+    if samples == 0:
+        return _image(draw_card("Tokens kept", _NO_MAPS if record.pruned else _NO_PRUNING))
+    pictures = _pictures(model, result)
+    sheets = []
+    for sample in range(samples):
+        picture = pictures[sample].numpy() if pictures is not None and sample < len(pictures) else None
+        sheets.append(_image(draw_maps(record, sample, picture)))
+    return torch.cat(sheets)
+
+
+def _chart(record: RunRecord, whole: RunRecord | None) -> torch.Tensor:
+    from .drawing.chart import draw_chart
+
+    return _image(draw_chart(record, whole))
+
+
+def _pictures(model: Any, result: Any) -> torch.Tensor | None:
+    """`[B, H, W, 3]` on the CPU: the pictures given, or a preview of the latent given."""
+    if isinstance(result, dict):
+        return latent_preview(model, result["samples"])
+    return result[..., :3].float().cpu() if isinstance(result, torch.Tensor) and result.ndim == 4 else None
+
+
+def _image(pixels: Any) -> torch.Tensor:
+    return torch.from_numpy(pixels)[None]
+
+
+def _shown(maps: torch.Tensor, chart: torch.Tensor, text: str) -> dict[str, Any]:
+    """Pictures for the node itself, and the text for those who read results over the API."""
+    images = [one for batch in (chart, maps) if len(batch) for one in ui.PreviewImage(batch).as_dict()["images"]]
+    return {"images": images, "text": (text,)}
+
+
+def _show_line(hidden: Any, line: str) -> None:
+    """One line of text under the node's inputs."""
+    from server import PromptServer
+
+    node = getattr(hidden, "unique_id", None)
+    if node and getattr(PromptServer, "instance", None) is not None:
+        PromptServer.instance.send_progress_text(line, node)

@@ -1,0 +1,83 @@
+"""The last few runs that finished, for whoever asks after the fact which of them made a result.
+
+A short list for the whole process, of plain numbers and small maps: not on the MODEL, which ComfyUI caches and
+others clone, and not on modules.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from ..atedm_core.record import RunRecord
+from .run import Method
+from .workflow import contains, running_node, signature, upstream
+
+MOST = 16
+"""How many runs are kept. The oldest goes."""
+
+REPORT_NODE = "ATEDMReport"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run: the method object of the AT-EDM Apply that it went through, and the signature of its sampler node."""
+
+    method: Method
+    sampler: str | None
+    record: RunRecord
+
+
+_finished: deque[Finished] = deque(maxlen=MOST)
+
+
+def report_is_wanted() -> bool:
+    """Whether a report node is in the workflow that is being executed."""
+    running = running_node()
+    return running is not None and contains(running[0], REPORT_NODE)
+
+
+def keep_record(method: Method, record: RunRecord) -> None:
+    """Keep the record of the run that has just ended."""
+    running = running_node()
+    _finished.append(Finished(method, signature(*running) if running is not None else None, record))
+
+
+def find_record(method: Method, result_input: str) -> tuple[RunRecord | None, bool]:
+    """The run of a patched model that made what is connected to an input of the node that is running.
+
+    Args:
+        method: of the patched model.
+        result_input: name of the input.
+
+    Returns:
+        The record, and whether it is known to be that one. Where the result cannot be traced to a sampler, as when
+        it came from a file, it is the model's last run, and `False`. Without a run, `None`.
+    """
+    runs = [run for run in reversed(_finished) if run.method == method]
+    running = running_node()
+    if running is not None:
+        for sampler in upstream(*running, result_input):
+            for run in runs:
+                if run.sampler == sampler:
+                    return run.record, True
+    # equal settings on another model are another model's runs
+    own = [run.record for run in runs if run.method is method]
+    return (own[0], running is None) if own else (None, False)
+
+
+def find_whole_run(method: Method, record: RunRecord) -> RunRecord | None:
+    """The last run of a model of the same structure that did the same work and pruned nothing."""
+    return next(
+        (
+            run.record
+            for run in reversed(_finished)
+            if run.method.structure == method.structure and not run.record.pruned and record.is_like(run.record)
+        ),
+        None,
+    )
+
+
+def forget_all() -> None:
+    """Forget every run."""
+    _finished.clear()

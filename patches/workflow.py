@@ -1,0 +1,64 @@
+"""Where in the user's workflow the code is running: asked of ComfyUI's execution, never of the graph's node numbers.
+
+A node's signature is a digest of what it is and of everything it depends on. A result that ComfyUI answers from its
+cache has the signature it had when it was made, whatever happened in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from comfy_execution.graph_utils import is_link
+from comfy_execution.progress import get_progress_state
+from comfy_execution.utils import get_executing_context
+
+Workflow = Mapping[str, Mapping[str, Any]]
+
+
+def running_node() -> tuple[Workflow, str] | None:
+    """The workflow that is being executed and the id of its node that is; `None` outside of an execution.
+
+    For a node that another one put into the workflow while it ran, that other node.
+    """
+    context = get_executing_context()
+    state = get_progress_state()
+    if context is None or state.prompt_id != context.prompt_id:
+        return None
+    return state.dynprompt.get_original_prompt(), state.dynprompt.get_real_node_id(context.node_id)
+
+
+def contains(workflow: Workflow, node_type: str) -> bool:
+    """Whether a node of this type is in the workflow."""
+    return any(node.get("class_type") == node_type for node in workflow.values())
+
+
+def signature(workflow: Workflow, node: str, known: dict[str, str] | None = None) -> str:
+    """The digest of a node and of all it depends on. `known` holds those made already."""
+    known = {} if known is None else known
+    if node not in known:
+        found = workflow.get(node, {})
+        inputs = {
+            name: ["link", signature(workflow, str(value[0]), known), value[1]] if is_link(value) else value
+            for name, value in found.get("inputs", {}).items()
+        }
+        text = json.dumps([found.get("class_type"), inputs], sort_keys=True, default=str)
+        known[node] = hashlib.sha256(text.encode()).hexdigest()
+    return known[node]
+
+
+def upstream(workflow: Workflow, node: str, name: str) -> Iterator[str]:
+    """Signatures of the nodes that an input depends on, the nearest first."""
+    known: dict[str, str] = {}
+    waiting = [workflow.get(node, {}).get("inputs", {}).get(name)]
+    seen = set()
+    while waiting:
+        link = waiting.pop(0)
+        if not is_link(link) or str(link[0]) in seen:
+            continue
+        source = str(link[0])
+        seen.add(source)
+        yield signature(workflow, source, known)
+        waiting += workflow.get(source, {}).get("inputs", {}).values()

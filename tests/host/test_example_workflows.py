@@ -1,0 +1,133 @@
+"""Every example workflow and every workflow ever saved runs in a real server as it is, on the demo model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from demo.examples import Prompt, on_demo_model
+from demo.run import own_base
+from demo.workflow import LOADER
+from devtools.graph import to_api
+from devtools.layout import ROOT, Host, current_host
+from devtools.server import Server
+from devtools.workflows import build
+
+EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
+SAVED = sorted((Path(__file__).parent / "saved_workflows").glob("*.json"))
+TINY_PACK = Path(__file__).parent / "tiny_pack"
+LORAS = ("your_sdxl_lora.safetensors", "sdxl_lightning_8step_lora.safetensors")
+
+each_file = pytest.mark.parametrize("path", [*EXAMPLES, *SAVED], ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the demo model's loader, and the files that the examples name."""
+    found = current_host()
+    with own_base([TINY_PACK]) as base:
+        _furnish(base)
+        log = tmp_path_factory.mktemp("log") / "server.log"
+        with Server(Host(found.comfyui, found.python, base), log, cpu=True, threads=1) as running:
+            yield running
+
+
+def _furnish(base: Path) -> None:
+    Image.effect_noise((256, 256), 60).convert("RGB").save(base / "input" / "example.png")
+    (base / "models" / "loras").mkdir(parents=True)
+    for name in LORAS:
+        save_file(tiny_lora(), base / "models" / "loras" / name)
+
+
+def tiny_lora() -> dict[str, torch.Tensor]:
+    """For one layer of the demo model's U-Net, under the name that trainers give it."""
+    layer = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
+    generator = torch.Generator().manual_seed(0)
+    return {
+        f"{layer}.lora_up.weight": torch.randn(64, 4, generator=generator),
+        f"{layer}.lora_down.weight": torch.randn(4, 64, generator=generator),
+        f"{layer}.alpha": torch.tensor(4.0),
+    }
+
+
+def ready(workflow: dict[str, Any], server: Server) -> Prompt:
+    """As the interface would queue it, in two steps and small, with what the tests have in place of big files."""
+    prompt = on_demo_model(to_api(workflow, server.get("/object_info")), steps=2)
+    (loader,) = (number for number, node in prompt.items() if node["class_type"] == LOADER)
+    for node in prompt.values():
+        if node["class_type"] == "ControlNetLoader":
+            node.update(class_type="TinyControlNet", inputs={"model": [loader, 0]})
+    if "v1-5" in json.dumps(workflow):
+        prompt[loader] = {"class_type": "TinyCheckpoint", "inputs": {"kind": "sd15", "seed": 0}}
+    return prompt
+
+
+@each_file
+def test_it_runs_and_prunes(path: Path, server: Server) -> None:
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    logged = len(server.log())
+    prompt = ready(workflow, server)
+    outputs = server.run(prompt)["outputs"]
+    shown = [number for number, node in prompt.items() if node["class_type"] in ("SaveImage", "PreviewImage")]
+    assert shown
+    for number in shown:
+        assert len(server.view(outputs[number]["images"][0])) > 1000
+    told = server.log()[logged:]
+    samplers = sum(node["class_type"] == "KSampler" for node in prompt.values())
+    assert told.count("AT-EDM: kept") == samplers
+    assert any("kept 100.0%" not in line for line in told.splitlines() if "AT-EDM: kept" in line)
+    assert "Traceback" not in told
+    assert "lora key not loaded" not in told
+    for number, node in prompt.items():
+        if node["class_type"] == "ATEDMReport":
+            assert len(outputs[number]["images"]) == 2
+            assert "traced" not in outputs[number]["text"][0]
+
+
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)
+def test_a_saved_workflow_means_what_it_meant(path: Path, server: Server) -> None:
+    """Values are saved by position: an input that came later must come last, and takes its default."""
+    queued = to_api(json.loads(path.read_text(encoding="utf-8")), server.get("/object_info"))
+    expected = json.loads((path.parent / "queued" / path.name).read_text(encoding="utf-8"))
+    assert queued.keys() == expected.keys()
+    for number, node in expected.items():
+        assert queued[number]["class_type"] == node["class_type"]
+        assert node["inputs"] == {name: queued[number]["inputs"].get(name) for name in node["inputs"]}
+
+
+def test_there_is_a_saved_workflow_of_every_node() -> None:
+    recorded = json.loads((Path(__file__).parent / "node_schemas.json").read_text(encoding="utf-8"))
+    saved = [node["type"] for path in SAVED for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]]
+    assert set(recorded) <= set(saved)
+
+
+def test_the_comparison_measures(server: Server) -> None:
+    """On the second queue at the latest: the unpruned run is there to compare with."""
+    path = ROOT / "example_workflows" / "Compare with and without AT-EDM.json"
+    prompt = ready(json.loads(path.read_text(encoding="utf-8")), server)
+    (seed,) = (node for node in prompt.values() if node["class_type"] == "PrimitiveInt")
+    (report,) = (number for number, node in prompt.items() if node["class_type"] == "ATEDMReport")
+    for value in (11, 12):
+        seed["inputs"]["value"] = value
+        text = server.run(prompt)["outputs"][report]["text"][0]
+    assert "x measured" in text
+
+
+def test_the_files_are_what_the_nodes_are_today(server: Server) -> None:
+    """After a new input: `python -m devtools.workflows`."""
+    for name, text in build(server.get("/object_info")).items():
+        path = ROOT / "example_workflows" / f"{name}.json"
+        assert json.loads(path.read_text(encoding="utf-8")) == json.loads(text), name
+
+
+def test_the_browser_is_offered_every_example(server: Server) -> None:
+    offered = server.get("/api/workflow_templates")["at-edm"]
+    assert sorted(offered) == [path.stem for path in EXAMPLES]
+    assert server.get_bytes("/api/workflow_templates/at-edm/" + EXAMPLES[0].name.replace(" ", "%20"))

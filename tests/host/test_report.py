@@ -1,0 +1,279 @@
+"""AT-EDM Report: the numbers and maps are those of the run that made the result, whatever else ran or was cached."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from in_process import InProcessHost, Run
+from watching import apply, sample, schedule, shared_model, watched_sample
+
+Graph = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered(host: InProcessHost) -> Iterator[None]:
+    host.module("patches.finished_runs").forget_all()
+    yield
+    host.module("patches.finished_runs").forget_all()
+
+
+def graph(seed: int = 1, steps: int = 2, ratio: float = 0.63, report: str = "picture", batch: int = 1) -> Graph:
+    """SDXL from a prompt to a picture, reported by its `picture` or its `latent`."""
+    size = {"width": 128, "height": 64, "batch_size": batch}
+    found: Graph = {
+        "load": {"class_type": "TinyCheckpoint", "inputs": {"kind": "sdxl", "seed": 0}},
+        "text": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cat", "clip": ["load", 1]}},
+        "empty": {"class_type": "EmptyLatentImage", "inputs": size},
+        "schedule": {
+            "class_type": "ATEDMSchedule",
+            "inputs": {"early_percent": 0.0, "early_ratio": 0.0, "early_blocks": "none"},
+        },
+        "prune": {
+            "class_type": "ATEDMApply",
+            "inputs": {"model": ["load", 0], "prune_ratio": ratio, "schedule": ["schedule", 0]},
+        },
+        "sample": sampler(seed, steps, "prune", "empty"),
+        "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["load", 2]}},
+        "save": {"class_type": "PreviewImage", "inputs": {"images": ["decode", 0]}},
+    }
+    if report:
+        found["report"] = reporter("prune", {"picture": "decode", "latent": "sample"}[report])
+    return found
+
+
+def sampler(seed: int, steps: int, model: str, latent: str, denoise: float = 1.0) -> dict[str, Any]:
+    how = {"cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": denoise, "seed": seed, "steps": steps}
+    links = {"model": [model, 0], "positive": ["text", 0], "negative": ["text", 0], "latent_image": [latent, 0]}
+    return {"class_type": "KSampler", "inputs": {**how, **links}}
+
+
+def reporter(model: str, result: str) -> dict[str, Any]:
+    return {"class_type": "ATEDMReport", "inputs": {"model": [model, 0], "result": [result, 0]}}
+
+
+def text_of(run: Run, node: str = "report") -> str:
+    return str(run.outputs[node]["text"][0])
+
+
+def executed(run: Run) -> set[str]:
+    return {data["node"] for name, data in run.events if name == "executing" and data["node"]}
+
+
+def records(host: InProcessHost) -> list[Any]:
+    return [run.record for run in host.module("patches.finished_runs")._finished]
+
+
+def test_the_node_shows_chart_maps_and_text(host: InProcessHost) -> None:
+    run = host.run(graph(report="picture"))
+    assert len(run.outputs["report"]["images"]) == 2
+    assert "AT-EDM: 37" in text_of(run)
+    assert "2 steps, 1 picture, latent 16 x 8" in text_of(run)
+    assert "traced" not in text_of(run)
+    lines = [line for line in text_of(run).splitlines() if line.startswith("  input 4")]
+    assert len(lines) == 1
+    assert "8 x 4" in lines[0]
+    (record,) = records(host)
+    assert record.maps_asked
+    assert all(place.kept_share.shape == (1, *place.grid) for place in record.places)
+
+
+def test_maps_and_sums_are_what_the_blocks_did(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a count of its own, with a schedule that spares blocks early and a batch of two."""
+    monkeypatch.setattr(host.module("patches.apply"), "report_is_wanted", lambda: True)
+    patched = apply(host, shared_model("sdxl"), schedule=schedule(host, early_percent=0.5))
+    _, calls = watched_sample(patched, steps=4, batch=2)
+    (record,) = records(host)
+    kept: dict[str, torch.Tensor] = {}
+    pruned: dict[str, int] = defaultdict(int)
+    for event in calls.events():
+        name, conditions = event.block.name, len(event.uuids)
+        for row in range(event.subset.keep_index.shape[0]):
+            mask = torch.zeros(event.subset.total)
+            mask[event.subset.keep_index[row]] = 1
+            counts = kept.setdefault(name, torch.zeros(2, event.subset.total))
+            counts[row % 2] += mask
+        pruned[name] += conditions
+    assert 0 < pruned["input 4"] < pruned["input 5"]
+    for place in record.places:
+        spent = place.spent
+        assert spent.pruned_calls == pruned[place.name]
+        share = (kept[place.name] + spent.calls - spent.pruned_calls) / spent.calls
+        assert torch.allclose(place.kept_share.flatten(1), share)
+        assert place.kept_share.mean().item() == pytest.approx(spent.kept_share, abs=1e-6)
+    early = {place.name: place.whole_because for place in record.places}
+    assert "spared in the first 50%" in early["input 4"]
+    assert early["input 5"] == ""
+    tallies = calls.reports[0].tallies.values()
+    assert record.spent.flops == sum(tally.flops for tally in tallies)
+
+
+def test_without_a_report_nothing_is_recorded_on_the_device(
+    host: InProcessHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = host.module("patches.apply").MapRecorder
+    made: list[Any] = []
+    monkeypatch.setattr(host.module("patches.apply"), "MapRecorder", lambda *a: made.append(recorder(*a)) or made[-1])
+    host.run(graph(report=""))
+    assert made == []
+    assert not records(host)[0].maps_asked
+    host.run(graph(report="latent"))
+    assert len(made) == 1
+
+
+def test_a_report_changes_no_picture(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    patched = apply(host, shared_model("sdxl"))
+    expected = sample(patched)
+    monkeypatch.setattr(host.module("patches.apply"), "report_is_wanted", lambda: True)
+    assert torch.equal(sample(patched), expected)
+    assert [record.maps_asked for record in records(host)] == [False, True]
+
+
+def test_runs_do_not_mix(host: InProcessHost) -> None:
+    """One model in two samplers one after the other, and a second model with a third; each has its own report."""
+    both = graph(steps=2, report="picture")
+    upscale = {"width": 192, "height": 96, "upscale_method": "nearest-exact", "crop": "disabled"}
+    both["larger"] = {"class_type": "LatentUpscale", "inputs": {"samples": ["sample", 0], **upscale}}
+    both["again"] = sampler(2, 4, "prune", "larger", denoise=0.75)
+    both["second"] = reporter("prune", "again")
+    both["other"] = {"class_type": "ATEDMApply", "inputs": {"model": ["load", 0], "prune_ratio": 0.4}}
+    both["third"] = sampler(3, 5, "other", "empty")
+    both["third report"] = reporter("other", "third")
+    both["wrong"] = reporter("other", "sample")
+    run = host.run(both)
+    assert "2 steps, 1 picture, latent 16 x 8" in text_of(run)
+    assert "4 steps, 1 picture, latent 24 x 12" in text_of(run, "second")
+    assert "5 steps" in text_of(run, "third report")
+    assert "prune_ratio 0.4" in text_of(run, "third report")
+    assert all("traced" not in text_of(run, node) for node in ("report", "second", "third report"))
+    # a result of another model is not passed off as this one's
+    assert "could not be traced" in text_of(run, "wrong")
+
+
+def test_a_cached_run_reports_what_it_did(host: InProcessHost) -> None:
+    executor = host.executor(cached_results=100)
+    host.run(graph(seed=1, steps=2, report=""), executor)
+    host.run(graph(seed=2, steps=3, report=""), executor)
+    later = host.run(graph(seed=1, steps=2, report="picture"), executor)
+    assert "sample" not in executed(later)
+    assert "2 steps" in text_of(later)
+    assert "AT-EDM: 37" in text_of(later)
+    again = host.run(graph(seed=1, steps=2, report="picture"), executor)
+    assert executed(again) == set()
+    assert text_of(again) == text_of(later)
+    assert again.outputs["report"]["images"] == later.outputs["report"]["images"]
+
+
+def test_a_result_from_elsewhere_gets_the_last_run_and_says_so(host: InProcessHost) -> None:
+    found = graph(report="latent")
+    found["report"] = reporter("prune", "empty")
+    executor = host.executor()
+    host.run(graph(report=""), executor)
+    text = text_of(host.run(found, executor))
+    assert "2 steps" in text
+    assert "could not be traced" in text
+
+
+def test_ratio_zero_is_reported_and_compared_with(host: InProcessHost) -> None:
+    executor = host.executor()
+    whole = text_of(host.run(graph(ratio=0.0), executor))
+    assert "nothing was pruned" in whole
+    assert "input 4: prune_ratio is 0" in whole
+    assert "x measured" in text_of(host.run(graph(ratio=0.63), executor))
+    assert "x measured" not in text_of(host.run(graph(ratio=0.63, steps=3), executor))
+    without_guidance = graph(ratio=0.63)
+    without_guidance["sample"]["inputs"]["cfg"] = 1.0
+    assert "x measured" not in text_of(host.run(without_guidance, executor))
+    two_calls_a_step = graph(ratio=0.63)
+    two_calls_a_step["sample"]["inputs"]["sampler_name"] = "heun"
+    assert "x measured" not in text_of(host.run(two_calls_a_step, executor))
+
+
+def test_a_model_without_at_edm_is_told_so(host: InProcessHost) -> None:
+    found = graph(report="latent")
+    found["report"]["inputs"]["model"] = ["load", 0]
+    run = host.run(found)
+    assert text_of(run).startswith("No AT-EDM on this model")
+    assert len(run.outputs["report"]["images"]) == 1
+
+
+def test_a_model_that_was_not_sampled_is_told_so(host: InProcessHost) -> None:
+    maps, chart, text = host.call(
+        "ATEDMReport", model=apply(host, shared_model("sdxl")), result={"samples": torch.zeros(1)}
+    )
+    assert text.startswith("No finished run")
+    assert maps.ndim == chart.ndim == 4
+
+
+def test_an_interrupted_run_is_not_reported(host: InProcessHost) -> None:
+    patched = apply(host, shared_model("sdxl"))
+
+    class StoppedError(Exception):
+        pass
+
+    class Stopping:
+        def pruned(self, event: Any) -> None:
+            raise StoppedError
+
+        def finished(self, run: Any, steps: int) -> None:
+            pass
+
+    stopping = patched.clone()
+    stopping.model_options["transformer_options"]["atedm_observers"] = [Stopping()]
+    with pytest.raises(StoppedError):
+        sample(stopping)
+    assert records(host) == []
+
+
+def test_a_clone_of_the_model_is_the_same_model(host: InProcessHost) -> None:
+    """LoRA, FreeU and the like clone what comes out of AT-EDM Apply; either end may go into the report."""
+    patched = apply(host, shared_model("sdxl"))
+    latent = sample(patched.clone(), steps=3)
+    for model in (patched, patched.clone()):
+        assert "3 steps" in host.call("ATEDMReport", model=model, result={"samples": latent})[2]
+
+
+def test_equal_settings_on_another_model_are_another_models_runs(host: InProcessHost) -> None:
+    latent = sample(apply(host, shared_model("sdxl")))
+    other = apply(host, shared_model("sdxl"))
+    assert "No finished run" in host.call("ATEDMReport", model=other, result={"samples": latent})[2]
+
+
+def test_few_runs_are_kept(host: InProcessHost) -> None:
+    runs = host.module("patches.finished_runs")
+    patched = apply(host, shared_model("sdxl"))
+    sample(patched)
+    (run,) = runs._finished
+    for _ in range(3 * runs.MOST):
+        runs.keep_record(run.method, run.record)
+    assert len(runs._finished) == runs.MOST
+
+
+def test_every_picture_of_a_small_batch_has_its_sheet(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.module("patches.apply"), "report_is_wanted", lambda: True)
+    patched = apply(host, shared_model("sdxl"))
+    latent = sample(patched, steps=1, batch=5)
+    maps, chart, text = host.call("ATEDMReport", model=patched, result={"samples": latent})
+    assert maps.shape[0] == 4
+    assert chart.shape[0] == 1
+    assert "token maps are recorded for the first 4 pictures" in text
+    for sheet in (maps, chart):
+        assert sheet.dtype == torch.float32
+        assert sheet.shape[-1] == 3
+        assert 0.0 <= sheet.min() < sheet.max() <= 1.0
+    assert not torch.equal(maps[0], maps[1])
+
+
+def test_calls_on_parts_of_the_picture_are_left_out_of_the_maps(host: InProcessHost) -> None:
+    patched = apply(host, shared_model("sdxl"))
+    _, calls = watched_sample(patched, steps=1)
+    event = calls.events()[0]
+    method = host.module("patches.apply").applied_method(patched)
+    maps = host.module("patches.recording").MapRecorder(method.structure, (32, 16))
+    maps.pruned(event)
+    assert maps.parts == 1
+    tally = host.module("atedm_core.record").Tally(calls=2, pruned_calls=2)
+    assert maps.shares(event.block, tally, (16, 8)) is None
