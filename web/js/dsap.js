@@ -85,12 +85,14 @@ export function levelGroups(schedule) {
 }
 
 /**
- * What spared blocks drop over the whole run, as a line to draw; a step is two points of equal progress.
+ * What the blocks that are spared, if any, drop over the whole run, as a line to draw; a step is two points of equal
+ * progress.
  * @param {Schedule} schedule
  * @param {LevelGroup} group
  * @returns {Point[]}
  */
 export function sparedLine(schedule, group) {
+  if (sparedBlocks(schedule) === "none") return [[0, group.full], [1, group.full]]
   const level = LEVELS.indexOf(group.levels[0])
   const early = schedule.earlyPercent
   const pieces = schedule.ramp === "cosine" ? RAMP_POINTS : 1

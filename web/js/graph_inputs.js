@@ -3,6 +3,7 @@
  *
  * @typedef {object} Held
  * @property {any} value
+ * @property {string} label what the input is called on the node
  * @property {boolean} known false where another node works the value out in the run; `value` is then the node's own
  */
 
@@ -13,12 +14,13 @@
  * @returns {Held}
  */
 export function heldBy(node, name) {
-  const own = node.widgets?.find((/** @type {any} */ widget) => widget.name === name)?.value
+  const widget = node.widgets?.find((/** @type {any} */ one) => one.name === name)
+  const [own, label] = [widget?.value, widget?.label || name]
   const slot = node.inputs?.findIndex((/** @type {any} */ input) => input.name === name) ?? -1
-  if (slot < 0 || node.inputs[slot].link == null) return { value: own, known: true }
+  if (slot < 0 || node.inputs[slot].link == null) return { value: own, label, known: true }
   const source = node.getInputNode(slot)
   const primitive = /^Primitive/.test(source?.type ?? "") ? source.widgets?.[0]?.value : undefined
-  return primitive === undefined ? { value: own, known: false } : { value: primitive, known: true }
+  return primitive === undefined ? { value: own, label, known: false } : { value: primitive, label, known: true }
 }
 
 /**

@@ -137,7 +137,7 @@ function lines(schedule, axes, texts) {
   )
   return groups.flatMap((group, index) => {
     const flat = path([[0, group.full], [1, group.full]], axes)
-    const solid = spared === "none" ? flat : path(sparedLine(schedule, group), axes)
+    const solid = path(sparedLine(schedule, group), axes)
     const kind = `${group.levels[0]}-level`
     return [
       shape("path", { class: `area ${kind}`, d: `${solid}L${axes.right} ${axes.bottom}L${axes.left} ${axes.bottom}Z` }),

@@ -6,7 +6,8 @@ import { connectedTo, heldBy } from "./graph_inputs.js"
  *
  * @typedef {object} Reading
  * @property {import("./dsap.js").Schedule} schedule
- * @property {string[]} unknown inputs whose values come from another node, drawn as the widgets have them
+ * @property {string[]} unknown inputs, as the node names them, that another node gives in the run; drawn as the
+ *   widgets have them
  * @property {"default" | "connected" | "several" | "unknown"} source where the prune ratio comes from
  */
 
@@ -33,7 +34,7 @@ export function readSchedule(node) {
   const unknown = []
   const take = (/** @type {string} */ name) => {
     const held = heldBy(node, name)
-    if (!held.known) unknown.push(name)
+    if (!held.known) unknown.push(held.label)
     return held.value
   }
   const { pruneRatio, source } = readRatio(node)

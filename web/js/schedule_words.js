@@ -59,8 +59,8 @@ export function describe(schedule, texts) {
  * @param {Texts} texts
  */
 export function caption(reading, texts) {
-  const ratio = String(Math.round(reading.schedule.pruneRatio * 1e4) / 1e4)
-  const basis = texts.say(`ratio_${reading.source}`, { ratio })
+  const number = String(Math.round(reading.schedule.pruneRatio * 1e4) / 1e4)
+  const basis = texts.say(`ratio_${reading.source}`, { ratio: number })
   if (reading.unknown.length === 0) return basis
   return `${basis} ${texts.say("unknown", { names: reading.unknown.join(", ") })}`
 }

@@ -2,10 +2,11 @@
 
 const ID = "atedm-style"
 
-// series colours: at least 3:1 against the input backgrounds of the dark and of the light theme
+// mixing the series' colours with the text's makes them lighter in dark themes and darker in light ones
 const CSS = `
 .atedm-plot {
-  --c0: #3b9eea; --c1: #d98200; --c2: #9b7bf0; --c3: #e0568f;
+  --c0: color-mix(in srgb, #2f9bf0 74%, var(--input-text)); --c1: color-mix(in srgb, #e08600 74%, var(--input-text));
+  --c2: color-mix(in srgb, #9370f5 80%, var(--input-text)); --c3: color-mix(in srgb, #e34a8b 80%, var(--input-text));
   position: relative; box-sizing: border-box; display: flex; flex-direction: column; gap: 4px;
   padding: 8px; border-radius: 8px; color: var(--input-text);
   background: var(--component-node-widget-background, var(--comfy-input-bg));
@@ -28,10 +29,10 @@ const CSS = `
 .atedm-plot .spared { fill: none; stroke: var(--c); stroke-width: 2.5; stroke-linejoin: round; }
 .atedm-plot .others { fill: none; stroke: var(--c); stroke-width: 1.75; stroke-dasharray: 5 4; }
 .atedm-plot .cursor { stroke: currentColor; opacity: 0.8; }
-.atedm-plot text { fill: var(--descrip-text); font-size: 10px; }
-.atedm-plot text.value { fill: currentColor; font-size: 11px; font-weight: 600; }
+.atedm-plot text { fill: currentColor; font-size: 10px; }
+.atedm-plot text.value { font-size: 11px; font-weight: 600; }
 .atedm-plot .note {
-  margin: 0; min-height: 2.7em; color: var(--descrip-text); font-size: 10px; unicode-bidi: plaintext;
+  margin: 0; min-height: 2.7em; font-size: 10px; unicode-bidi: plaintext;
 }
 .atedm-plot .unseen {
   position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap;
