@@ -5,21 +5,16 @@ Screenshots lie in .host/logs/ui (or where ATEDM_TEST_LOGS says). Without a Chro
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from chromium import ADVICE, FLAGS, find_chromium
-from frontend import RENDERERS, Frontend
+from frontend import PICTURES, RENDERERS, Frontend
 from playwright.sync_api import Browser, sync_playwright
 from serving import make_own_base, running_server
 
 from devtools.commands import link_packs
-from devtools.layout import LOGS
 from devtools.server import Server
-
-PICTURES = Path(os.environ.get("ATEDM_TEST_LOGS", LOGS)) / "ui"
 
 
 @pytest.fixture(scope="session")

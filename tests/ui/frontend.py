@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
+from devtools.layout import LOGS
 from devtools.server import Server
 
+PICTURES = Path(os.environ.get("ATEDM_TEST_LOGS", LOGS)) / "ui"
 RENDERERS = {"canvas": False, "nodes-2.0": True}
-PATIENCE_MS = 60_000  # a machine with other work may be ten times slower
-expect.set_options(timeout=20_000)
+# A page is there after four seconds and a test waits for tenths of one; a machine with other work takes far longer.
+LOAD_MS = 300_000
+PATIENCE_MS = 60_000
+expect.set_options(timeout=PATIENCE_MS)
 VIEW = {"width": 1400, "height": 900}
 # What this frontend itself says without any pack. Everything else counts against us.
 HOST_NOISE = re.compile(
@@ -64,8 +69,8 @@ class Frontend:
 
     def load(self) -> None:
         """Open the page, or open it again."""
-        self.page.goto(self.server.address, wait_until="domcontentloaded")
-        self.page.wait_for_function(READY)
+        self.page.goto(self.server.address, wait_until="domcontentloaded", timeout=LOAD_MS)
+        self.page.wait_for_function(READY, timeout=LOAD_MS)
         self.page.wait_for_function("() => document.querySelectorAll('.p-dialog-mask').length === 0")
 
     def close(self) -> None:

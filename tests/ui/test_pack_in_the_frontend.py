@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PICTURES
-from frontend import Frontend
+from frontend import PICTURES, Frontend
+from graphs import demo_graph, run_and_wait
 from playwright.sync_api import Browser, expect
 
 from devtools.layout import PACK_FOLDER, ROOT
@@ -23,9 +23,6 @@ DRAWN = """([id]) => app.graph.getNodeById(id).imgs?.length
   || document.querySelector(`[data-node-id="${id}"] img`)?.naturalWidth"""
 KEPT = "() => [localStorage, sessionStorage].some((kept) => JSON.stringify(kept).includes('ATEDMSchedule'))"
 OWN_EXTENSION = "() => Object.keys(app.extensions.find((one) => one.name === 'AT-EDM')).sort()"
-FINISHED = """() => { const seen = window.seen ??= []; if (!window.listening) { window.listening = true;
-  for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
-    app.api.addEventListener(kind, (event) => seen.push([kind, event.detail])) } seen.length = 0 }"""
 
 
 def picture(ui: Frontend, name: str) -> None:
@@ -90,41 +87,6 @@ def test_about_has_one_badge_and_nothing_else_is_added(ui: Frontend) -> None:
     expect(badge).to_have_count(0)
 
 
-def demo_graph(ui: Frontend, ratio: float = 0.4) -> dict[str, int]:
-    """The demo model with everything of ours before the sampler, and a preview."""
-    places = {
-        "ATEDMDemoLoader": (20, 40),
-        "ATEDMSchedule": (20, 260),
-        "ATEDMApply": (380, 40),
-        "CLIPTextEncode": (380, 420),
-        "EmptyLatentImage": (380, 660),
-        "KSampler": (740, 40),
-        "VAEDecode": (740, 420),
-        "PreviewImage": (1060, 40),
-    }
-    node = {kind: ui.add(kind, x, y) for kind, (x, y) in places.items()}
-    ui.set(node["ATEDMApply"], "prune_ratio", ratio)
-    ui.set(node["CLIPTextEncode"], "text", "a large red circle in the upper left on a blue background")
-    for name in ("width", "height"):
-        ui.set(node["EmptyLatentImage"], name, 256)
-    for name, value in {"steps": 4, "cfg": 4.0, "seed": 7, "scheduler": "normal"}.items():
-        ui.set(node["KSampler"], name, value)
-    for source, output, target, name in (
-        ("ATEDMDemoLoader", 0, "ATEDMApply", "model"),
-        ("ATEDMSchedule", 0, "ATEDMApply", "schedule"),
-        ("ATEDMDemoLoader", 1, "CLIPTextEncode", "clip"),
-        ("ATEDMApply", 0, "KSampler", "model"),
-        ("CLIPTextEncode", 0, "KSampler", "positive"),
-        ("CLIPTextEncode", 0, "KSampler", "negative"),
-        ("EmptyLatentImage", 0, "KSampler", "latent_image"),
-        ("KSampler", 0, "VAEDecode", "samples"),
-        ("ATEDMDemoLoader", 2, "VAEDecode", "vae"),
-        ("VAEDecode", 0, "PreviewImage", "images"),
-    ):
-        ui.connect(node[source], node[target], name, output)
-    return node
-
-
 def shown_pictures(ui: Frontend, node: int) -> list[dict[str, Any]]:
     """The pictures a node holds after a run."""
     return list(ui.js("([id]) => app.nodeOutputs[id]?.images ?? []", [node]))
@@ -132,10 +94,7 @@ def shown_pictures(ui: Frontend, node: int) -> list[dict[str, Any]]:
 
 def test_a_run_shows_its_picture(ui: Frontend) -> None:
     node = demo_graph(ui)
-    ui.js(FINISHED)
-    ui.page.get_by_test_id("queue-button").click()
-    ui.wait("() => window.seen.length > 0")
-    assert [kind for kind, _ in ui.js("() => window.seen")] == ["execution_success"]
+    run_and_wait(ui)
     (image,) = shown_pictures(ui, node["PreviewImage"])
     assert ui.server.view(image).startswith(b"\x89PNG")
     assert "AT-EDM: kept" in ui.server.log()
