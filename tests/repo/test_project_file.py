@@ -34,6 +34,7 @@ SHIPPED = {
     "nodes",
     "patches",
     "web",
+    "locales",
 }
 MAY_BE_SHIPPED = SHIPPED | {"locales", "example_workflows"}
 
