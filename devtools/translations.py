@@ -122,10 +122,25 @@ def _broken(source: str, text: str) -> bool:
     return sorted(PLACES.findall(source)) != sorted(PLACES.findall(text))
 
 
+def _english_copies(root: Path, sources: Texts) -> Iterator[tuple[str, Path, str]]:
+    """Key, place and text of the English pages under the name by which the frontend asks first.
+
+    It would find the page without a language in its name all the same, after an error in the browser's console.
+    """
+    for key, text in sources.items():
+        if key.startswith("docs/"):
+            yield key, root / "web" / "docs" / key.removeprefix("docs/") / "en.md", text
+
+
 def faults(root: Path, object_info: Mapping[str, Any]) -> list[Fault]:
     """Everything that is not as it should be, in all languages."""
     sources, record = english(root, object_info), _json(root / RECORD)
     found = []
+    for key, copy, text in _english_copies(root, sources):
+        if not copy.is_file():
+            found.append(Fault("en", key, "missing"))
+        elif copy.read_text(encoding="utf-8") != text:
+            found.append(Fault("en", key, "outdated"))
     for language in LANGUAGES:
         texts, noted = translated(root, language), record.get(language, {})
         for key, source in sources.items():
@@ -140,7 +155,7 @@ def faults(root: Path, object_info: Mapping[str, Any]) -> list[Fault]:
 
 
 def record(root: Path, object_info: Mapping[str, Any], still_right: Sequence[str] = ()) -> None:
-    """Note for every translation which English it stands for.
+    """Note for every translation which English it stands for; copy the English pages to where they are asked for.
 
     A translation that has not changed since its English did stays outdated, unless its key begins with one of
     `still_right`.
@@ -156,6 +171,9 @@ def record(root: Path, object_info: Mapping[str, Any], still_right: Sequence[str
             kept = moved and not key.startswith(tuple(still_right))
             if key in sources:
                 fresh[language][key] = before if kept else now
+    for _, copy, text in _english_copies(root, sources):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(text, encoding="utf-8")
     (root / RECORD).write_text(json.dumps(fresh, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -170,7 +188,7 @@ def _object_info() -> dict[str, Any]:
 
 def _tell(found: Sequence[Fault], sources: Texts, language: str | None) -> None:
     if language is None:
-        for name in LANGUAGES:
+        for name in ("en", *LANGUAGES):
             kinds = [fault.kind for fault in found if fault.language == name]
             counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
             say(f"{name:<6} {counts or 'complete'}")

@@ -73,10 +73,13 @@ def test_a_changed_english_text_makes_its_translation_outdated(root: Path) -> No
 
 def test_a_changed_page_is_translated_and_recorded(root: Path) -> None:
     write(root, "web/docs/Node.md", PAGE.replace("Words", "Other words"))
-    assert told(root) == [("docs/Node", "outdated")]
+    assert told(root) == [("docs/Node", "outdated"), ("docs/Node", "outdated")]  # the copy, and the French page
     write(root, "web/docs/Node/fr.md", TRANSLATED.replace("Mots", "Autres mots"))
     record(root, object_info())
     assert told(root) == []
+    assert (root / "web" / "docs" / "Node" / "en.md").read_text(encoding="utf-8") == PAGE.replace(
+        "Words", "Other words"
+    )
 
 
 def test_a_lost_text_is_missing_and_a_strange_one_left_over(root: Path) -> None:

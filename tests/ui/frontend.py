@@ -34,8 +34,9 @@ SET = """([id, name, value]) => { const node = app.graph.getNodeById(id);
   widget.value = value; widget.callback?.(value, app.canvas, node); app.canvas.setDirty(true, true) }"""
 # A graph of a new id: the frontend keeps the values of widgets by graph and node.
 CLEAR = """async () => { app.canvas.deselectAll();
-  await app.loadGraphData({ id: crypto.randomUUID(), version: 0.4, last_node_id: 0, last_link_id: 0, nodes: [],
-    links: [], groups: [], config: {}, extra: {} });
+  const empty = { id: crypto.randomUUID(), version: 0.4, last_node_id: 0, last_link_id: 0, nodes: [], links: [],
+    groups: [], config: {}, extra: {} };
+  await app.loadGraphData(empty, true, true, app.extensionManager.workflow.activeWorkflow);
   app.canvas.ds.scale = 1; app.canvas.ds.offset = [0, 0]; app.canvas.setDirty(true, true) }"""
 
 

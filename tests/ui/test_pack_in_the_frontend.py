@@ -21,7 +21,7 @@ HELP_PICTURES = """() => { const all = [...document.querySelectorAll('.node-help
   return all.length > 0 && all.every((one) => one.complete && one.naturalWidth > 100) }"""
 DRAWN = """([id]) => app.graph.getNodeById(id).imgs?.length
   || document.querySelector(`[data-node-id="${id}"] img`)?.naturalWidth"""
-KEPT = "() => [localStorage, sessionStorage].some((kept) => JSON.stringify(kept).includes('ATEDMSchedule'))"
+KEPT = """() => Object.values(localStorage).some((kept) => kept.includes('ATEDMSchedule') && kept.includes('0.45'))"""
 OWN_EXTENSION = "() => Object.keys(app.extensions.find((one) => one.name === 'AT-EDM')).sort()"
 
 
@@ -78,7 +78,7 @@ def test_about_has_one_badge_and_nothing_else_is_added(ui: Frontend) -> None:
     assert version
     ui.js("() => { app.extensionManager.command.execute('Comfy.ShowSettingsDialog') }")
     ui.page.get_by_text("About", exact=True).first.click()
-    badge = ui.page.get_by_role("link", name=re.compile("^AT-EDM"))
+    badge = ui.page.locator("a.about-badge", has_text="AT-EDM")
     expect(badge).to_have_count(1)
     expect(badge).to_have_text(f"AT-EDM v{version[1]}")
     assert f'Repository = "{badge.get_attribute("href")}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -126,7 +126,7 @@ def test_after_a_reload_everything_is_as_it_was(server: Server, browser: Browser
     words = "([text]) => document.querySelector('.atedm-plot desc')?.textContent.includes(text)"
     ui.wait(words, ["rises from 0% to 35% while the first 45%"])
     before, queued = ui.workflow(), ui.prompt()
-    ui.js("() => app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
+    ui.js("() => app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
     ui.wait(KEPT)
     ui.load()
     ui.wait(words, ["rises from 0% to 35% while the first 45%"])
