@@ -73,7 +73,7 @@ def test_schedule(modern: Frontend) -> None:
     modern.set(schedule, "half_level", 0.5)
     modern.set(schedule, "ramp", "cosine")
     modern.set(schedule, "early_percent", 0.4)
-    take(modern, [schedule, apply], HELP / "ATEDMSchedule.webp")
+    take(modern, [schedule], HELP / "ATEDMSchedule.webp", scale=1.25)
     take(modern, [schedule, apply], README / "schedule_plot.jpg", scale=1.25)
 
 
