@@ -53,7 +53,7 @@ def modern(ui: Frontend) -> Frontend:
     if ui.renderer != "nodes-2.0":
         pytest.skip("pictures are taken in Nodes 2.0")
     ui.page.set_viewport_size({"width": 1700, "height": 1100})
-    ui.page.add_style_tag(content=f"{MENUS} {{ opacity: 0 }}")
+    ui.js("(menus) => document.querySelectorAll(menus).forEach((one) => { one.style.opacity = 0 })", MENUS)
     return ui
 
 
