@@ -5,19 +5,16 @@ The tree comes from COMFYUI_PATH, or from what dev.py made. There is no skipping
 
 from __future__ import annotations
 
-import atexit
 import gc
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from in_process import PACK, InProcessHost, enter_comfyui
+from serving import make_own_base, running_server
 
-from devtools.layout import ROOT, Host, current_host
-from devtools.links import link_folder, make_base
+from devtools.layout import ROOT, current_host
+from devtools.links import link_folder
 from devtools.server import Server
 
 TINY_PACK = Path(__file__).resolve().parent / "tiny_pack"
@@ -29,9 +26,7 @@ if not (COMFYUI / "main.py").is_file():
 
 def make_test_base() -> Path:
     """A fresh base folder with the pack and the tiny checkpoint loader linked in; gone when the process ends."""
-    base = Path(tempfile.mkdtemp(prefix="atedm-test-")).resolve()
-    atexit.register(shutil.rmtree, base, ignore_errors=True)
-    make_base(base)
+    base = make_own_base()
     link_folder(base / "custom_nodes" / PACK, ROOT)
     link_folder(base / "custom_nodes" / TINY_PACK.name, TINY_PACK)
     return base
@@ -65,9 +60,5 @@ def host() -> Iterator[InProcessHost]:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """A ComfyUI server with the pack loaded; `.get`, `.post`, `.run(prompt)`, `.view(image)`, `.log()`."""
-    base = make_test_base()
-    found = current_host()
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    log = Path(os.environ.get("ATEDM_TEST_LOGS", base)) / f"test-server-{worker}.log"
-    with Server(Host(found.comfyui, found.python, base), log, cpu=True, threads=1) as running:
+    with running_server(make_test_base()) as running:
         yield running

@@ -36,8 +36,9 @@ SHIPPED = {
     "patches",
     "web",
     "example_workflows",
+    "locales",
 }
-MAY_BE_SHIPPED = SHIPPED | {"locales"}
+MAY_BE_SHIPPED = SHIPPED
 LARGEST_ARCHIVE = 10e6
 ICON_SIDE = 400
 

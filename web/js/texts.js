@@ -1,0 +1,30 @@
+/**
+ * The plot's texts in the language of the user interface, from locales/<language>/main.json.
+ *
+ * @typedef {object} Texts
+ * @property {string} locale
+ * @property {(key: string, values?: Record<string, string>) => string} say a text with its {places} filled in
+ * @property {(share: number) => string} percent
+ */
+
+const SOURCE = "en"
+
+/**
+ * @param {Record<string, any>} translations what the server has for all packs, by language
+ * @param {string} locale
+ * @returns {Texts}
+ */
+export function textsFrom(translations, locale) {
+  const own = translations[locale]?.["AT-EDM"]?.plot ?? {}
+  const english = translations[SOURCE]?.["AT-EDM"]?.plot ?? {}
+  // widgets show Latin digits in every language, and so does what is drawn beside them
+  const format = new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: 1, numberingSystem: "latn" })
+  return {
+    locale,
+    say: (key, values = {}) => {
+      const text = String(own[key] ?? english[key] ?? key)
+      return text.replace(/\{(\w+)\}/g, (place, name) => values[name] ?? place)
+    },
+    percent: (share) => format.format(share),
+  }
+}
