@@ -1,0 +1,21 @@
+"""What a run under CAT Pruning did, in one line for the log."""
+
+from __future__ import annotations
+
+from .cat_run import CATRun
+
+
+def summarize(run: CATRun, finished: bool) -> str:
+    """Evaluations pruned, tokens kept, memory used, and what was passed by."""
+    tally = run.tally
+    keep = run.method.selection.kept(run.tokens)
+    parts = [
+        f"CAT Pruning: pruned {tally.pruned_calls} of {tally.calls + sum(tally.passed.values())} model calls "
+        f"to {keep / run.tokens:.1%} of {run.tokens} image tokens",
+        f"{run.steps} steps",
+        f"{tally.most_bytes / 2**30:.2f} GiB of keys and values kept",
+    ]
+    parts += [f"{count} calls left as they are because {reason}" for reason, count in tally.passed.items()]
+    if run.disabled is not None:
+        parts.append(f"stopped pruning because {run.disabled}")
+    return ", ".join(parts) + ("" if finished else " (interrupted)")
