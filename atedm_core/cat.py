@@ -144,7 +144,8 @@ class TokenSelector:
             full: every token was recomputed. What was known about clusters and frequency is then dropped.
             again: the same step as the last, evaluated another time; it does not become the reference.
         """
-        noise = noise.float()
+        # A copy: whoever shows it may go on changing it.
+        noise = noise.to(torch.float32, copy=True)
         if self._latest is not None and self._latest.shape != noise.shape:
             self.reset()
         if full:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_LEAST = 2
+LEAST_FULL_STEPS = 2
 _SAME = 1e-4
 
 
@@ -28,8 +28,8 @@ class CATSchedule:
     def __post_init__(self) -> None:
         if not 0.0 <= self.warmup <= 1.0:
             raise ValueError(f"warmup is {self.warmup}: give a share of the steps from 0 to 1")
-        if self.least_full_steps < _LEAST:
-            raise ValueError(f"least_full_steps is {self.least_full_steps}: give {_LEAST} or more")
+        if self.least_full_steps < LEAST_FULL_STEPS:
+            raise ValueError(f"least_full_steps is {self.least_full_steps}: give {LEAST_FULL_STEPS} or more")
         for name in ("refresh_interval", "last_full_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")

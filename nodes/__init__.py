@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from .apply import ATEDMApply
 from .budget import ATEDMBudget
+from .cat import CATPruningApply
 from .schedule import ATEDMSchedule
 
-NODES: list[type[io.ComfyNode]] = [ATEDMApply, ATEDMSchedule, ATEDMBudget]
+NODES: list[type[io.ComfyNode]] = [ATEDMApply, ATEDMSchedule, ATEDMBudget, CATPruningApply]
