@@ -32,7 +32,13 @@ class CATPruningApply(io.ComfyNode):
             ),
             search_aliases=["cat", "token pruning", "speed up", "accelerate", "faster sd3", "faster pixart"],
             inputs=[
-                io.Model.Input("model", tooltip="A diffusion transformer: SD3, SD3.5, PixArt-alpha or PixArt-Sigma."),
+                io.Model.Input(
+                    "model",
+                    tooltip=(
+                        "A diffusion transformer: SD3, SD3.5, PixArt-alpha, PixArt-Sigma, Flux.1, Chroma, AuraFlow or "
+                        "Qwen-Image."
+                    ),
+                ),
                 io.Float.Input(
                     "keep_ratio",
                     default=DEFAULT_KEEP,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.ldm.aura.mmdit
+import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
 import comfy.ldm.modules.attention
 import comfy.ldm.modules.diffusionmodules.mmdit
@@ -134,6 +135,43 @@ FAMILIES = (
         attend=_pixart_attend,
         noise=_pixart_noise,
         unsupported=_pixart_unsupported,
+    ),
+    Family(
+        "Flux",
+        comfy.ldm.flux.model.Flux,
+        first_block="double_blocks.0",
+        tokens="img",
+        final="final_layer",
+        attentions=lambda model: len(model.double_blocks) + len(model.single_blocks),
+        positions="pe_embedder",
+        unsupported=lambda model: "Flux.2 is not supported" if model.params.global_modulation else None,
+    ),
+    Family(
+        "Chroma",
+        comfy.ldm.chroma.model.Chroma,
+        first_block="double_blocks.0",
+        tokens="img",
+        final="final_layer",
+        attentions=lambda model: len(model.double_blocks) + len(model.single_blocks),
+        positions="pe_embedder",
+        unsupported=lambda model: "some of its blocks are left out" if model.skip_mmdit or model.skip_dit else None,
+    ),
+    Family(
+        "AuraFlow",
+        comfy.ldm.aura.mmdit.MMDiT,
+        first_block="double_layers.0",
+        tokens=1,
+        final="final_linear",
+        attentions=lambda model: len(model.double_layers) + len(model.single_layers),
+    ),
+    Family(
+        "Qwen-Image",
+        comfy.ldm.qwen_image.model.QwenImageTransformer2DModel,
+        first_block="transformer_blocks.0",
+        tokens="hidden_states",
+        final="proj_out",
+        attentions=lambda model: len(model.transformer_blocks),
+        positions="pe_embedder",
     ),
 )
 

@@ -48,13 +48,20 @@ def inputs_for(
     """What the sampler hands to `apply_model`."""
     generator = torch.Generator().manual_seed(seed)
     found = TRANSFORMERS[kind]
+    frames = (1,) if found.frames else ()
     text = torch.cat([prompt(kind, seed=row + 1)[0][0] for row in range(rows)])
     given: dict[str, Any] = {
-        "x": torch.randn(rows, found.channels, *latent, generator=generator),
+        "x": torch.randn(rows, found.channels, *frames, *latent, generator=generator),
         "t": torch.full((rows,), sigma),
         "c_crossattn": text,
         "transformer_options": {"uuids": [uuid.UUID(int=row) for row in range(rows)], "cond_or_uncond": [1, 0]},
     }
+    if kind in ("flux", "chroma"):
+        given["guidance"] = torch.full((rows,), 3.5)
+    if kind == "qwen_image":
+        mask = torch.ones(rows, text.shape[1], dtype=torch.int64)
+        mask[0, -4:] = 0
+        given["attention_mask"] = mask
     if found.pooled is not None:
         given["y"] = torch.randn(rows, found.pooled, generator=torch.Generator().manual_seed(8))
     return given

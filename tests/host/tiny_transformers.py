@@ -69,6 +69,68 @@ def pixart_sigma(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
     return _pixart("PixArtSigma", seed, dtype, micro_condition=False, pe_interpolation=2)
 
 
+def flux(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """Flux.1's structure: double and single stream blocks, rotary positions."""
+    return tiny_models.flux(depth=2, depth_single=2, seed=seed, dtype=dtype)
+
+
+def chroma(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """Chroma's: Flux.1's blocks, modulated by one network."""
+    import comfy.supported_models
+
+    settings = {
+        "in_channels": 64,
+        "out_channels": 64,
+        "patch_size": 2,
+        "context_in_dim": 64,
+        "hidden_size": 128,
+        "mlp_ratio": 4.0,
+        "num_heads": 1,
+        "depth": 2,
+        "depth_single_blocks": 2,
+        "axes_dim": [16, 56, 56],
+        "theta": 10000,
+        "qkv_bias": True,
+        "in_dim": 64,
+        "out_dim": 128,
+        "hidden_dim": 64,
+        "n_layers": 1,
+        "txt_ids_dims": [],
+        "vec_in_dim": 0,
+    }
+    return tiny_models._patcher(comfy.supported_models.Chroma(settings), "Chroma", seed, dtype)
+
+
+def auraflow(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """AuraFlow's: learned positions, eight registers before the text."""
+    import comfy.supported_models
+
+    settings = {
+        "cond_seq_dim": 64,
+        "dim": 128,
+        "global_conddim": 128,
+        "n_layers": 4,
+        "n_double_layers": 2,
+        "n_heads": 2,
+        "max_seq": SIDE * SIDE,
+    }
+    return tiny_models._patcher(comfy.supported_models.AuraFlow(settings), "AuraFlow", seed, dtype)
+
+
+def qwen_image(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """Qwen-Image's: rotary positions, a latent with a dimension for frames."""
+    import comfy.supported_models
+
+    settings = {
+        "in_channels": 64,
+        "num_layers": 2,
+        "attention_head_dim": 128,
+        "num_attention_heads": 1,
+        "joint_attention_dim": 64,
+    }
+    return tiny_models._patcher(comfy.supported_models.QwenImage(settings), "QwenImage", seed, dtype)
+
+
 @dataclass(frozen=True)
 class Transformer:
     """How to build one, and what it takes."""
@@ -77,6 +139,7 @@ class Transformer:
     channels: int
     context: int
     pooled: int | None
+    frames: bool = False
 
 
 TRANSFORMERS = {
@@ -85,6 +148,10 @@ TRANSFORMERS = {
     "sd35_large": Transformer(sd35_large, 16, 4096, 2048),
     "pixart_alpha": Transformer(pixart_alpha, 4, 32, None),
     "pixart_sigma": Transformer(pixart_sigma, 4, 32, None),
+    "flux": Transformer(flux, 16, 4096, 768),
+    "chroma": Transformer(chroma, 16, 64, None),
+    "auraflow": Transformer(auraflow, 4, 64, None),
+    "qwen_image": Transformer(qwen_image, 16, 64, None, frames=True),
 }
 
 
@@ -102,7 +169,9 @@ def prompt(kind: str, seed: int = 1, tokens: int = 12, batch: int = 1) -> Any:
 
 def latent(kind: str, width: int = 128, height: int = 128, batch: int = 1) -> dict[str, Any]:
     """An empty LATENT for a kind of model, in pixels."""
-    return {"samples": torch.zeros(batch, TRANSFORMERS[kind].channels, height // 8, width // 8)}
+    found = TRANSFORMERS[kind]
+    frames = (1,) if found.frames else ()
+    return {"samples": torch.zeros(batch, found.channels, *frames, height // 8, width // 8)}
 
 
 def sample(model: Any, kind: str, **how: Any) -> torch.Tensor:
