@@ -11,6 +11,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
 from ..atedm_core.cat import CATSelection
 from ..atedm_core.cat_schedule import CATSchedule
+from ..atedm_core.transformer_cost import TransformerStructure
 from .cat_bypass import call_reason, hooked_conditions, run_reason
 from .cat_call import TransformerCall, attached, selected_control, with_override
 from .cat_families import FAMILIES, family_of
@@ -67,7 +68,7 @@ def _outer_sample(method: CATMethod) -> Any:
             if run.steps > 0:
                 logger.warning("CAT Pruning: nothing will be pruned: %s", reason)
             return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-        guider.model_options = _options_for(run, original)
+        guider.model_options = _options_for(run, original, method.family.structure(model))
         finished = False
         try:
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -83,14 +84,14 @@ def _outer_sample(method: CATMethod) -> Any:
     return wrapper
 
 
-def _options_for(run: CATRun, original: dict[str, Any]) -> dict[str, Any]:
+def _options_for(run: CATRun, original: dict[str, Any], structure: TransformerStructure) -> dict[str, Any]:
     """A copy of the model's options for one run: what CAT Pruning hangs in there goes with it."""
     options: dict[str, Any] = comfy.model_patcher.create_model_options_clone(original)
     transformer_options = options.setdefault("transformer_options", {})
     transformer_options[RUN_KEY] = run
     # Innermost of all wrappers: what others leave out never comes here, and what they change is what is seen.
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _predict_noise(run), transformer_options)
-    add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _apply_model(run), transformer_options)
+    add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _apply_model(run, structure), transformer_options)
     if "denoise_mask_function" in options:
         options["denoise_mask_function"] = _watched_mask(run, options["denoise_mask_function"])
     return options
@@ -108,7 +109,7 @@ def _predict_noise(run: CATRun) -> Any:
     return wrapper
 
 
-def _apply_model(run: CATRun) -> Any:
+def _apply_model(run: CATRun, structure: TransformerStructure) -> Any:
     def wrapper(
         executor: Any,
         x: Any,
@@ -123,7 +124,9 @@ def _apply_model(run: CATRun) -> Any:
         model = executor.class_obj.diffusion_model
         uuids = tuple(options.get("uuids") or ())
 
-        def as_it_is() -> Any:
+        def as_it_is(*, pruned: bool = False) -> Any:
+            text = 0 if c_crossattn is None else c_crossattn.shape[1]
+            run.spend(x.shape[0], text, structure, pruned=pruned)
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
         if run.disabled is not None or run.answered(uuids):
@@ -141,7 +144,7 @@ def _apply_model(run: CATRun) -> Any:
         if run.method.family.attend is None:
             options = with_override(options, call)
         with attached(run.method.family, model, call):
-            result = as_it_is()
+            result = as_it_is(pruned=call.selected is not None)
         call.finish(run.method.family.attentions(model))
         if call.refusal is not None:
             _disable(run, call.refusal)

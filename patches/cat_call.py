@@ -45,7 +45,6 @@ class TransformerCall:
         self.tokens = tokens
         self.selected = selected
         self.refusal: str | None = None
-        self.text_tokens = 0
         self._record = record_attention
         self._fits = fits
         self._seen = 0
@@ -57,9 +56,7 @@ class TransformerCall:
         if self.selected is not None:
             kept = self.memory.attentions[number]
             kept.merge(keys, values, self.selected, self.tokens)
-            self.text_tokens = max(self.text_tokens, keys.shape[1] - self.selected.shape[1])
             return kept.keys, kept.values, kept.mask
-        self.text_tokens = max(self.text_tokens, keys.shape[1] - self.tokens)
         if self._record and self.refusal is None:
             self.refusal = self._why_not(keys, values, mask, number)
             if self.refusal is None:

@@ -17,6 +17,16 @@ import comfy.ldm.pixart.pixartms
 import comfy.ldm.qwen_image.model
 from torch import Tensor
 
+from ..atedm_core.transformer_cost import (
+    TransformerStructure,
+    auraflow_structure,
+    chroma_guidance_macs,
+    flux_structure,
+    pixart_structure,
+    qwen_image_structure,
+    sd3_structure,
+)
+
 Attend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Any]]
 
 
@@ -39,6 +49,7 @@ class Family:
         attend: puts keys and values through a function in the model's attention layers, for a host that keeps
             `transformer_options` from them; otherwise the host's `optimized_attention_override` does.
         noise: the part of a token's output that the sampler uses.
+        structure: what the cost of a pass depends on.
         unsupported: says what is wrong with a model of this kind that cannot be pruned all the same.
     """
 
@@ -48,6 +59,7 @@ class Family:
     tokens: int | str
     final: str
     attentions: Callable[[Any], int]
+    structure: Callable[[Any], TransformerStructure]
     positions: str | None = None
     control: bool = False
     attend: Callable[[Any, Attend], AbstractContextManager[None]] | None = None
@@ -65,6 +77,36 @@ class Family:
 
 def _sd3_attentions(model: Any) -> int:
     return sum(1 + block.x_block.x_block_self_attn for block in model.joint_blocks)
+
+
+def _sd3_structure(model: Any) -> TransformerStructure:
+    blocks = len(model.joint_blocks)
+    doubled = _sd3_attentions(model) - blocks
+    return sd3_structure(model.hidden_size, blocks, doubled, model.context_embedder.in_features)
+
+
+def _pixart_structure(model: Any) -> TransformerStructure:
+    return pixart_structure(model.hidden_size, len(model.blocks), model.y_embedder.y_proj.fc1.in_features)
+
+
+def _flux_structure(model: Any) -> TransformerStructure:
+    blocks = len(model.double_blocks), len(model.single_blocks)
+    return flux_structure(model.hidden_size, *blocks, model.params.context_in_dim, guidance=model.params.guidance_embed)
+
+
+def _chroma_structure(model: Any) -> TransformerStructure:
+    blocks = len(model.double_blocks), len(model.single_blocks)
+    guidance = chroma_guidance_macs(model.out_dim, model.hidden_dim, model.n_layers, model.in_dim)
+    return flux_structure(model.hidden_size, *blocks, model.params.context_in_dim, fixed_macs=guidance)
+
+
+def _auraflow_structure(model: Any) -> TransformerStructure:
+    blocks = len(model.double_layers), len(model.single_layers)
+    return auraflow_structure(model.cond_seq_linear.out_features, *blocks, model.cond_seq_linear.in_features)
+
+
+def _qwen_image_structure(model: Any) -> TransformerStructure:
+    return qwen_image_structure(model.inner_dim, len(model.transformer_blocks), model.txt_in.in_features)
 
 
 @contextmanager
@@ -123,6 +165,7 @@ FAMILIES = (
         tokens=1,
         final="final_layer",
         attentions=_sd3_attentions,
+        structure=_sd3_structure,
         control=True,
     ),
     Family(
@@ -132,6 +175,7 @@ FAMILIES = (
         tokens=0,
         final="final_layer",
         attentions=lambda model: len(model.blocks),
+        structure=_pixart_structure,
         attend=_pixart_attend,
         noise=_pixart_noise,
         unsupported=_pixart_unsupported,
@@ -143,6 +187,7 @@ FAMILIES = (
         tokens="img",
         final="final_layer",
         attentions=lambda model: len(model.double_blocks) + len(model.single_blocks),
+        structure=_flux_structure,
         positions="pe_embedder",
         unsupported=lambda model: "Flux.2 is not supported" if model.params.global_modulation else None,
     ),
@@ -153,6 +198,7 @@ FAMILIES = (
         tokens="img",
         final="final_layer",
         attentions=lambda model: len(model.double_blocks) + len(model.single_blocks),
+        structure=_chroma_structure,
         positions="pe_embedder",
         unsupported=lambda model: "some of its blocks are left out" if model.skip_mmdit or model.skip_dit else None,
     ),
@@ -163,6 +209,7 @@ FAMILIES = (
         tokens=1,
         final="final_linear",
         attentions=lambda model: len(model.double_layers) + len(model.single_layers),
+        structure=_auraflow_structure,
     ),
     Family(
         "Qwen-Image",
@@ -171,6 +218,7 @@ FAMILIES = (
         tokens="hidden_states",
         final="proj_out",
         attentions=lambda model: len(model.transformer_blocks),
+        structure=_qwen_image_structure,
         positions="pe_embedder",
     ),
 )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..atedm_core.cat import CATSelection, TokenSelector
 from ..atedm_core.cat_schedule import CATSchedule, step_at
+from ..atedm_core.transformer_cost import TransformerStructure, transformer_flops
 from .cat_families import Family
 from .cat_memory import CallMemory
 
@@ -27,13 +28,17 @@ class CATMethod:
 
 @dataclass
 class CATTally:
-    """What a run spent. An evaluation is one question of the sampler; it may take several model calls."""
+    """What a run spent. An evaluation is one question of the sampler; it may take several model calls.
+
+    FLOPs are those of the calls that ran, and of the same calls unpruned.
+    """
 
     evaluations: int = 0
-    pruned_evaluations: int = 0
     calls: int = 0
     pruned_calls: int = 0
     most_bytes: int = 0
+    flops_full: int = 0
+    flops: int = 0
     passed: Counter[str] = field(default_factory=Counter)
 
 
@@ -125,9 +130,16 @@ class CATRun:
             for uuid, rows in zip(uuids, noise.chunk(len(uuids)), strict=True):
                 self._signals[uuid] = (rows, not pruned)
             self._signals_sigma = self._sigma
+        self.tally.most_bytes = max(self.tally.most_bytes, self.nbytes())
+
+    def spend(self, samples: int, text_tokens: int, structure: TransformerStructure, *, pruned: bool) -> None:
+        """Count a call of the model for so many samples."""
+        full = transformer_flops(structure, self.tokens, text_tokens)
+        kept = self.method.selection.kept(self.tokens) if pruned else None
         self.tally.calls += 1
         self.tally.pruned_calls += pruned
-        self.tally.most_bytes = max(self.tally.most_bytes, self.nbytes())
+        self.tally.flops_full += samples * full
+        self.tally.flops += samples * (transformer_flops(structure, self.tokens, text_tokens, kept) if pruned else full)
 
     def drop(self, uuids: tuple[Hashable, ...]) -> None:
         """Forget what is kept for any of these conditions."""

@@ -39,6 +39,7 @@ def test_one_line_says_what_was_done(host: InProcessHost, caplog: pytest.LogCapt
     sample(cat(host, shared("sd3")), "sd3", **HOW)
     (line,) = lines(caplog, logging.INFO)
     assert "pruned 5 of 8 model calls to 29.8% of 289 image tokens" in line
+    assert "saved 4" in line, "five of eight steps at a third of the work"
     assert "GiB of keys and values" in line
     assert lines(caplog) == []
 
