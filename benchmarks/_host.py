@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -48,21 +49,46 @@ def pack(name: str) -> ModuleType:
     return importlib.import_module(f"{PACK_NAME}.{name}")
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a family of models takes: width of the text and of its summary, text tokens, latent channels."""
+
+    context: int
+    pooled: int | None
+    tokens: int
+    channels: int
+
+
+INPUTS = {
+    "sdxl": Inputs(2048, 1280, 77, 4),
+    "sd15": Inputs(768, None, 77, 4),
+    "sd3": Inputs(4096, 2048, 333, 16),
+    "pixart": Inputs(4096, None, 300, 4),
+}
+
+
 def full_model(family: str, dtype: torch.dtype) -> Any:
-    """A full-size SDXL or SD 1.5 with random weights."""
+    """A full-size SDXL, SD 1.5, SD3-medium or PixArt-Sigma with random weights."""
     import tiny_models
+    import tiny_transformers
 
     if family == "sdxl":
         return tiny_models.sdxl(depth=(2, 10), channels=320, dtype=dtype)
-    return tiny_models.sd15(channels=320, dtype=dtype)
+    if family == "sd15":
+        return tiny_models.sd15(channels=320, dtype=dtype)
+    if family == "sd3":
+        return tiny_transformers.sd3(dtype=dtype, depth=24)
+    return tiny_transformers.pixart_sigma(
+        dtype=dtype, hidden_size=1152, depth=28, num_heads=16, caption_channels=4096, model_max_length=300
+    )
 
 
 def conditioning(family: str, seed: int) -> Any:
-    """Random conditioning of 77 text tokens."""
-    context, pooled = (2048, 1280) if family == "sdxl" else (768, None)
+    """Random conditioning of as many text tokens as the family is usually given."""
+    takes = INPUTS[family]
     generator = torch.Generator().manual_seed(seed)
-    extra = {} if pooled is None else {"pooled_output": torch.randn(1, pooled, generator=generator)}
-    return [[torch.randn(1, 77, context, generator=generator), extra]]
+    extra = {} if takes.pooled is None else {"pooled_output": torch.randn(1, takes.pooled, generator=generator)}
+    return [[torch.randn(1, takes.tokens, takes.context, generator=generator), extra]]
 
 
 class CallTimer:
@@ -89,7 +115,7 @@ def sample(model: Any, family: str, size: tuple[int, int], steps: int, cfg: floa
     timer = CallTimer(device)
     timed = model.clone()
     timed.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "timer", timer)
-    latent = torch.zeros(1, 4, size[1] // 8, size[0] // 8)
+    latent = torch.zeros(1, INPUTS[family].channels, size[1] // 8, size[0] // 8)
     noise = comfy.sample.prepare_noise(latent, 0, None)
     positive, negative = conditioning(family, 1), conditioning(family, 2)
     with torch.inference_mode():

@@ -36,9 +36,9 @@ def _sd3(depth: int, seed: int, dtype: torch.dtype, **settings: Any) -> Any:
     return tiny_models._patcher(comfy.supported_models.SD3(given), "SD3", seed, dtype)
 
 
-def sd3(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
-    """SD3-medium's structure."""
-    return _sd3(2, seed, dtype)
+def sd3(seed: int = 0, dtype: torch.dtype = DTYPE, depth: int = 2) -> Any:
+    """SD3-medium's structure: `depth` blocks of `depth` heads, 24 in life."""
+    return _sd3(depth, seed, dtype)
 
 
 def sd35_medium(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
@@ -64,9 +64,9 @@ def pixart_alpha(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
     return _pixart("PixArtAlpha", seed, dtype, micro_condition=True, pe_interpolation=2)
 
 
-def pixart_sigma(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+def pixart_sigma(seed: int = 0, dtype: torch.dtype = DTYPE, **settings: Any) -> Any:
     """PixArt-Sigma's structure."""
-    return _pixart("PixArtSigma", seed, dtype, micro_condition=False, pe_interpolation=2)
+    return _pixart("PixArtSigma", seed, dtype, micro_condition=False, pe_interpolation=2, **settings)
 
 
 def flux(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
