@@ -1,6 +1,8 @@
-"""AT-EDM's mathematics in pure torch: ranking, selection, recovery, schedule and cost. Usable without ComfyUI."""
+"""AT-EDM's and CAT Pruning's mathematics in pure torch: choice of tokens, schedule, cost. Usable without ComfyUI."""
 
 from .budget import Budget, average_flops, solve_budget
+from .cat import CATSelection, TokenSelector
+from .cat_schedule import CATSchedule
 from .cost import block_flops, prune_point, unet_flops
 from .dsap import DSAPSchedule
 from .fused import log_sum_exp
@@ -8,15 +10,20 @@ from .gwpr import combine_heads, cross_gwpr, gwpr
 from .pruning import LayerAttention, PruneSettings, choose_stand_ins, rank_tokens, select_tokens
 from .recovery import recover, stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
 from .tokens import TokenSubset, kept_tokens
+from .transformer_cost import TransformerStructure, transformer_flops
 from .unet import AttentionBlock, UNetStructure, stage_ends
 
 __all__ = [
     "AttentionBlock",
     "Budget",
+    "CATSchedule",
+    "CATSelection",
     "DSAPSchedule",
     "LayerAttention",
     "PruneSettings",
+    "TokenSelector",
     "TokenSubset",
+    "TransformerStructure",
     "UNetStructure",
     "average_flops",
     "block_flops",
@@ -35,5 +42,6 @@ __all__ = [
     "stand_in_by_attention",
     "stand_in_by_cosine",
     "stand_in_by_grid",
+    "transformer_flops",
     "unet_flops",
 ]

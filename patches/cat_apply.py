@@ -141,7 +141,7 @@ def _apply_model(run: CATRun, structure: TransformerStructure) -> Any:
         call = _call(run, model, uuids, x.device)
         if call.selected is not None and control is not None:
             control = selected_control(control, call)
-        if run.method.family.attend is None:
+        if run.method.family.attend is None and call.sees_attention:
             options = with_override(options, call)
         with attached(run.method.family, model, call):
             result = as_it_is(pruned=call.selected is not None)

@@ -49,6 +49,11 @@ class TransformerCall:
         self._fits = fits
         self._seen = 0
 
+    @property
+    def sees_attention(self) -> bool:
+        """Whether attention has to go through `attention`: not in a full call that nothing is kept of."""
+        return self.selected is not None or self._record
+
     def attention(self, keys: Tensor, values: Tensor, mask: Any = None) -> tuple[Tensor, Tensor, Any]:
         """Keys, values and mask for the next attention of the model, `[R, tokens, ...]` with the text first."""
         number = self._seen
@@ -109,7 +114,7 @@ def attached(family: Family, model: Any, call: TransformerCall) -> Iterator[None
             if family.positions is not None:
                 stack.callback(family.module(model, family.positions).register_forward_hook(positions).remove)
         stack.callback(family.module(model, family.final).register_forward_hook(outputs).remove)
-        if family.attend is not None:
+        if family.attend is not None and call.sees_attention:
             stack.enter_context(family.attend(model, call.attention))
         yield
 

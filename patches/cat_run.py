@@ -28,12 +28,8 @@ class CATMethod:
 
 @dataclass
 class CATTally:
-    """What a run spent. An evaluation is one question of the sampler; it may take several model calls.
+    """What a run spent. FLOPs are those of the calls that ran, and of the same calls unpruned."""
 
-    FLOPs are those of the calls that ran, and of the same calls unpruned.
-    """
-
-    evaluations: int = 0
     calls: int = 0
     pruned_calls: int = 0
     most_bytes: int = 0
@@ -106,7 +102,6 @@ class CATRun:
         self._sigma, self._positive = sigma, positive
         self._answered.clear()
         self._decided = False
-        self.tally.evaluations += 1
 
     def answered(self, uuids: tuple[Hashable, ...]) -> bool:
         """Whether this evaluation has had an answer for one of these conditions already."""
