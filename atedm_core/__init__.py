@@ -1,6 +1,8 @@
-"""AT-EDM's mathematics in pure torch: ranking, selection, recovery, schedule and cost. Usable without ComfyUI."""
+"""AT-EDM's and CAT Pruning's mathematics in pure torch: choice of tokens, schedule, cost. Usable without ComfyUI."""
 
 from .budget import Budget, average_flops, solve_budget
+from .cat import CATSelection, TokenSelector
+from .cat_schedule import CATSchedule
 from .cost import block_flops, prune_point, unet_flops
 from .dsap import DSAPSchedule
 from .fused import log_sum_exp
@@ -10,15 +12,20 @@ from .recovery import recover, stand_in_by_attention, stand_in_by_cosine, stand_
 from .redundancy import redundancy_scores
 from .temporal import TokenUpdates, oldest_first, recover_with_own
 from .tokens import TokenSubset, kept_tokens
+from .transformer_cost import TransformerStructure, transformer_flops
 from .unet import AttentionBlock, UNetStructure, stage_ends
 
 __all__ = [
     "AttentionBlock",
     "Budget",
+    "CATSchedule",
+    "CATSelection",
     "DSAPSchedule",
     "LayerAttention",
     "PruneSettings",
+    "TokenSelector",
     "TokenSubset",
+    "TransformerStructure",
     "TokenUpdates",
     "UNetStructure",
     "average_flops",
@@ -42,5 +49,6 @@ __all__ = [
     "stand_in_by_attention",
     "stand_in_by_cosine",
     "stand_in_by_grid",
+    "transformer_flops",
     "unet_flops",
 ]

@@ -9,6 +9,7 @@ import importlib
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -48,23 +49,46 @@ def pack(name: str) -> ModuleType:
     return importlib.import_module(f"{PACK_NAME}.{name}")
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a family of models takes: width of the text and of its summary, and as many text tokens as are usual."""
+
+    context: int
+    pooled: int | None
+    tokens: int
+
+
+INPUTS = {
+    "SDXL": Inputs(2048, 1280, 77),
+    "BaseModel": Inputs(768, None, 77),
+    "SD3": Inputs(4096, 2048, 333),
+    "PixArt": Inputs(4096, None, 300),
+}
+"""By the class that ComfyUI runs the family with; SD 1.5 has the base class itself."""
+
+
 def random_model(family: str, dtype: torch.dtype, tiny: bool = False) -> Any:
-    """An SDXL or SD 1.5 with random weights: full-size, or one that only shows whether a benchmark runs."""
+    """A model with random weights: full-size, or a U-Net that only shows whether a benchmark runs."""
     import tiny_models
+    import tiny_transformers
 
     if family == "sdxl":
         return tiny_models.sdxl(dtype=dtype) if tiny else tiny_models.sdxl((2, 10), 320, dtype=dtype)
-    return tiny_models.sd15(dtype=dtype) if tiny else tiny_models.sd15(channels=320, dtype=dtype)
+    if family == "sd15":
+        return tiny_models.sd15(dtype=dtype) if tiny else tiny_models.sd15(channels=320, dtype=dtype)
+    if family == "sd3":
+        return tiny_transformers.sd3(dtype=dtype, depth=24)
+    return tiny_transformers.pixart_sigma(
+        dtype=dtype, hidden_size=1152, depth=28, num_heads=16, caption_channels=4096, model_max_length=300
+    )
 
 
 def conditioning(model: Any, seed: int) -> Any:
-    """Random conditioning of 77 text tokens."""
-    config = model.model.model_config.unet_config
+    """Random conditioning, of as many text tokens as the model is usually given."""
+    takes = INPUTS[type(model.model).__name__]
     generator = torch.Generator().manual_seed(seed)
-    extra = (
-        {} if config.get("adm_in_channels") is None else {"pooled_output": torch.randn(1, 1280, generator=generator)}
-    )
-    return [[torch.randn(1, 77, config["context_dim"], generator=generator), extra]]
+    extra = {} if takes.pooled is None else {"pooled_output": torch.randn(1, takes.pooled, generator=generator)}
+    return [[torch.randn(1, takes.tokens, takes.context, generator=generator), extra]]
 
 
 def sample(
@@ -90,7 +114,8 @@ def sample_latent(
         synchronize(device)
         stamps.append(time.perf_counter())
 
-    empty = torch.zeros(batch, 4, size[1] // 8, size[0] // 8)
+    channels = model.model.latent_format.latent_channels
+    empty = torch.zeros(batch, channels, size[1] // 8, size[0] // 8)
     noise = comfy.sample.prepare_noise(empty, 0, None)
     conditions = [conditioning(model, 1), conditioning(model, 2)]
     how: dict[str, Any] = {"callback": stamp, "disable_pbar": True, "seed": 0}

@@ -6,7 +6,8 @@ from comfy_api.latest import io
 
 from .apply import ATEDMApply
 from .budget import ATEDMBudget
+from .cat import CATPruningApply
 from .report import ATEDMReport
 from .schedule import ATEDMSchedule
 
-NODES: list[type[io.ComfyNode]] = [ATEDMApply, ATEDMSchedule, ATEDMBudget, ATEDMReport]
+NODES: list[type[io.ComfyNode]] = [ATEDMApply, ATEDMSchedule, ATEDMBudget, ATEDMReport, CATPruningApply]

@@ -1,0 +1,73 @@
+"""When CAT Pruning runs the whole model: the first steps, and later ones if asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LEAST_FULL_STEPS = 2
+_SAME = 1e-4
+
+
+@dataclass(frozen=True)
+class CATSchedule:
+    """Which steps of a run compute all tokens. Steps count from 0.
+
+    Attributes:
+        warmup: share of the run's steps, from the first on, 0 to 1; 8 of 28 in the paper.
+        least_full_steps: at least this many of them, 2 or more, since a change takes two.
+        refresh_interval: after the warm-up every so many-th step is full; 0 for none, as in the paper.
+        last_full_steps: this many at the end; 0 in the paper.
+    """
+
+    warmup: float = 0.29
+    least_full_steps: int = 4
+    refresh_interval: int = 0
+    last_full_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.warmup <= 1.0:
+            raise ValueError(f"warmup is {self.warmup}: give a share of the steps from 0 to 1")
+        if self.least_full_steps < LEAST_FULL_STEPS:
+            raise ValueError(f"least_full_steps is {self.least_full_steps}: give {LEAST_FULL_STEPS} or more")
+        for name in ("refresh_interval", "last_full_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
+
+    def warmup_steps(self, steps: int) -> int:
+        """Full steps at the start of a run of `steps`.
+
+        >>> CATSchedule().warmup_steps(28), CATSchedule().warmup_steps(8)
+        (8, 4)
+        """
+        return max(self.least_full_steps, round(self.warmup * steps))
+
+    def is_full(self, step: int, steps: int) -> bool:
+        """Whether step number `step` of `steps` computes all tokens."""
+        since = step - self.warmup_steps(steps)
+        refreshed = self.refresh_interval > 0 and since % self.refresh_interval == self.refresh_interval - 1
+        return since < 0 or refreshed or step >= steps - self.last_full_steps
+
+    def full_before_pruned(self, step: int, steps: int) -> bool:
+        """Whether `step` is full and the next one may not be: what it computes will be used again."""
+        return self.is_full(step, steps) and step + 1 < steps and not self.is_full(step + 1, steps)
+
+    def pruned_steps(self, steps: int) -> int:
+        """How many steps of a run of `steps` are not full."""
+        return sum(not self.is_full(step, steps) for step in range(steps))
+
+
+def step_at(sigma: float, sigmas: Sequence[float]) -> int:
+    """The step that a noise level belongs to: the last one that starts at it or above, 0 if there is none.
+
+    A sampler that evaluates the model several times a step does so between two levels of the schedule, or again at one.
+    Counting calls would end the warm-up early for those.
+
+    Args:
+        sigma: of the model call.
+        sigmas: the run's schedule, falling, one more than there are steps.
+
+    >>> [step_at(sigma, [10.0, 5.0, 1.0, 0.0]) for sigma in (12.0, 10.0, 7.0, 5.0, 0.5)]
+    [0, 0, 0, 1, 2]
+    """
+    return max(0, sum(sigma <= level * (1.0 + _SAME) for level in sigmas[:-1]) - 1)

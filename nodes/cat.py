@@ -1,0 +1,135 @@
+"""CAT Pruning Apply: the node between the loader of a diffusion transformer and the sampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..atedm_core.cat import DEFAULT_KEEP, MAX_CLUSTERS, CATSelection
+from ..atedm_core.cat_schedule import LEAST_FULL_STEPS, CATSchedule
+from ..patches.cat_apply import apply_cat
+
+_SELECTION = CATSelection()
+_SCHEDULE = CATSchedule()
+_MIN_KEEP = 0.05
+_MOST_STEPS = 1000
+
+
+class CATPruningApply(io.ComfyNode):
+    """MODEL in, a faster MODEL out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CATPruningApply",
+            display_name="CAT Pruning Apply",
+            category="model/patch/dit",
+            description=(
+                "Makes diffusion transformers faster without retraining: after a warm-up, each step computes only the "
+                "image tokens that changed most or have waited longest, and the others keep what they had. Place it "
+                "between the model loader (and LoRAs) and the sampler. The log says after each run what was done."
+            ),
+            search_aliases=["cat", "token pruning", "speed up", "accelerate", "faster sd3", "faster pixart"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip=(
+                        "A diffusion transformer: SD3, SD3.5, PixArt-alpha, PixArt-Sigma, Flux.1, Chroma, AuraFlow or "
+                        "Qwen-Image."
+                    ),
+                ),
+                io.Float.Input(
+                    "keep_ratio",
+                    default=DEFAULT_KEEP,
+                    min=_MIN_KEEP,
+                    max=1.0,
+                    step=0.01,
+                    tooltip=(
+                        "Share of image tokens that a pruned step computes. Lower is faster and departs further from "
+                        "the full model's picture. 0.3 is the paper's; 1 changes nothing at all."
+                    ),
+                ),
+                io.Float.Input(
+                    "warmup",
+                    default=_SCHEDULE.warmup,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip=(
+                        "Share of the run's steps, from the first on, that compute all tokens. They decide what is in "
+                        "the picture. 0.29 is the paper's 8 of 28 steps."
+                    ),
+                ),
+                io.Int.Input(
+                    "least_full_steps",
+                    default=_SCHEDULE.least_full_steps,
+                    min=LEAST_FULL_STEPS,
+                    max=_MOST_STEPS,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The warm-up has at least this many steps, however short the run is.",
+                ),
+                io.Int.Input(
+                    "clusters",
+                    default=_SELECTION.clusters,
+                    min=1,
+                    max=MAX_CLUSTERS,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The picture's tokens are grouped once into this many clusters, and compared by cluster.",
+                ),
+                io.Float.Input(
+                    "hot_share",
+                    default=_SELECTION.hot_share,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "Share of the computed tokens that goes to the clusters that changed most. The rest goes to "
+                        "the tokens that have waited longest. With 0 all tokens simply take turns."
+                    ),
+                ),
+                io.Int.Input(
+                    "refresh_interval",
+                    default=_SCHEDULE.refresh_interval,
+                    min=0,
+                    max=_MOST_STEPS,
+                    optional=True,
+                    advanced=True,
+                    tooltip="After the warm-up every n-th step computes all tokens again. 0 for none, as in the paper.",
+                ),
+                io.Int.Input(
+                    "last_full_steps",
+                    default=_SCHEDULE.last_full_steps,
+                    min=0,
+                    max=_MOST_STEPS,
+                    optional=True,
+                    advanced=True,
+                    tooltip="So many steps at the end compute all tokens. 0 for none, as in the paper.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    "MODEL", display_name="model", tooltip="The model, faster. Connect to the sampler in its place."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        keep_ratio: float,
+        warmup: float,
+        least_full_steps: int = _SCHEDULE.least_full_steps,
+        clusters: int = _SELECTION.clusters,
+        hot_share: float = _SELECTION.hot_share,
+        refresh_interval: int = _SCHEDULE.refresh_interval,
+        last_full_steps: int = _SCHEDULE.last_full_steps,
+    ) -> io.NodeOutput:
+        selection = CATSelection(keep_ratio, clusters=clusters, hot_share=hot_share)
+        schedule = CATSchedule(warmup, least_full_steps, refresh_interval, last_full_steps)
+        return io.NodeOutput(apply_cat(model, selection, schedule))

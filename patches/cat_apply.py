@@ -1,0 +1,198 @@
+"""Puts CAT Pruning on a ComfyUI MODEL, and gives every sampling run a state of its own."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+
+from ..atedm_core.cat import CATSelection
+from ..atedm_core.cat_schedule import CATSchedule
+from ..atedm_core.transformer_cost import TransformerStructure
+from .cat_bypass import call_reason, hooked_conditions, run_reason
+from .cat_call import TransformerCall, attached, selected_control, with_override
+from .cat_families import FAMILIES, family_of
+from .cat_memory import CallMemory
+from .cat_run import CATMethod, CATRun
+from .cat_summary import summarize
+
+logger = logging.getLogger(__name__)
+
+KEY = "cat_pruning"
+RUN_KEY = "cat_pruning_run"
+"""Where a run's state lies in `transformer_options` while it lasts."""
+
+
+def apply_cat(model: Any, selection: CATSelection, schedule: CATSchedule) -> Any:
+    """A clone of `model` that computes only some of the image tokens in most steps. The model given is left as it is.
+
+    Applied to a model that has CAT Pruning already, it replaces what was there.
+
+    Args:
+        model: a ComfyUI MODEL (ModelPatcher).
+        selection: how tokens are chosen.
+        schedule: which steps compute all of them.
+
+    Raises:
+        ValueError: the model is not a diffusion transformer of a supported kind.
+    """
+    diffusion_model = model.get_model_object("diffusion_model")
+    family = family_of(diffusion_model)
+    if family is None:
+        supported = ", ".join(one.name for one in FAMILIES)
+        raise ValueError(
+            f"CAT Pruning cannot prune {type(model.model).__name__} ({type(diffusion_model).__name__}): it supports "
+            f"{supported}. Connect one of these, or use AT-EDM Apply for SDXL and SD 1.x and 2.x."
+        )
+    patched = model.clone()
+    patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample(CATMethod(selection, schedule, family)))
+    return patched
+
+
+def _outer_sample(method: CATMethod) -> Any:
+    def wrapper(
+        executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        guider = executor.class_obj
+        original = guider.model_options
+        model = guider.model_patcher.get_model_object("diffusion_model")
+        grid = method.family.grid(model, tuple(noise.shape[-2:]))
+        run = CATRun(method, sigmas.tolist(), tuple(noise.shape), grid)
+        reason = run_reason(run, noise)
+        if reason is not None:
+            # SplitSigmas can leave a sampler without a step; then there is nothing to explain.
+            if run.steps > 0:
+                logger.warning("CAT Pruning: nothing will be pruned: %s", reason)
+            return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        guider.model_options = _options_for(run, original, method.family.structure(model))
+        finished = False
+        try:
+            result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            finished = True
+            return result
+        finally:
+            guider.model_options = original
+            try:
+                logger.info("%s", summarize(run, finished))
+            finally:
+                run.reset()
+
+    return wrapper
+
+
+def _options_for(run: CATRun, original: dict[str, Any], structure: TransformerStructure) -> dict[str, Any]:
+    """A copy of the model's options for one run: what CAT Pruning hangs in there goes with it."""
+    options: dict[str, Any] = comfy.model_patcher.create_model_options_clone(original)
+    transformer_options = options.setdefault("transformer_options", {})
+    transformer_options[RUN_KEY] = run
+    # Innermost of all wrappers: what others leave out never comes here, and what they change is what is seen.
+    add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _predict_noise(run), transformer_options)
+    add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _apply_model(run, structure), transformer_options)
+    if "denoise_mask_function" in options:
+        options["denoise_mask_function"] = _watched_mask(run, options["denoise_mask_function"])
+    return options
+
+
+def _predict_noise(run: CATRun) -> Any:
+    def wrapper(executor: Any, x: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+        guider = executor.class_obj
+        if run.disabled is None and hooked_conditions(guider):
+            _disable(run, "conditions change the model's weights as the run goes on")
+        positive = (getattr(guider, "conds", None) or {}).get("positive") or ()
+        run.begin(float(timestep.max()), [one.get("uuid") for one in positive])
+        return executor(x, timestep, *args, **kwargs)
+
+    return wrapper
+
+
+def _apply_model(run: CATRun, structure: TransformerStructure) -> Any:
+    def wrapper(
+        executor: Any,
+        x: Any,
+        t: Any,
+        c_concat: Any = None,
+        c_crossattn: Any = None,
+        control: Any = None,
+        transformer_options: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        options = transformer_options or {}
+        model = executor.class_obj.diffusion_model
+        uuids = tuple(options.get("uuids") or ())
+
+        def as_it_is(*, pruned: bool = False) -> Any:
+            text = 0 if c_crossattn is None else c_crossattn.shape[1]
+            run.spend(x.shape[0], text, structure, pruned=pruned)
+            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+        if run.disabled is not None or run.answered(uuids):
+            return as_it_is()
+        reason = call_reason(run, model, x, options, kwargs)
+        if reason is None and control is not None and not run.method.family.control:
+            reason = f"a ControlNet is on, which is not supported with {run.method.family.name}"
+        if reason is not None:
+            run.tally.passed[reason] += 1
+            run.drop(uuids)
+            return as_it_is()
+        call = _call(run, model, uuids, x.device)
+        if call.selected is not None and control is not None:
+            control = selected_control(control, call)
+        if run.method.family.attend is None and call.sees_attention:
+            options = with_override(options, call)
+        with attached(run.method.family, model, call):
+            result = as_it_is(pruned=call.selected is not None)
+        call.finish(run.method.family.attentions(model))
+        if call.refusal is not None:
+            _disable(run, call.refusal)
+        run.answer(uuids, call.memory, model, pruned=call.selected is not None)
+        return result
+
+    return wrapper
+
+
+def _call(run: CATRun, model: Any, uuids: tuple[Any, ...], device: Any) -> TransformerCall:
+    """The call for these conditions: on selected tokens if the step and the memory allow it, else recorded."""
+    expected = run.method.family.attentions(model)
+    selected = run.selected()
+    memory = run.memories.get(uuids)
+    if selected is not None and memory is not None and memory.whole(expected):
+        return TransformerCall(memory, run.tokens, selected.repeat(len(uuids), 1))
+    run.drop(uuids)
+    steps, step, schedule = run.steps, run.step, run.method.schedule
+    needed = schedule.full_before_pruned(step, steps) or not schedule.is_full(step, steps)
+    return TransformerCall(
+        CallMemory(),
+        run.tokens,
+        record_attention=needed,
+        fits=lambda nbytes: _lack_of_memory(nbytes * expected, device),
+    )
+
+
+def _lack_of_memory(nbytes: int, device: Any) -> str | None:
+    free = comfy.model_management.get_free_memory(device)
+    reserve = 0 if comfy.model_management.is_device_cpu(device) else comfy.model_management.minimum_inference_memory()
+    if nbytes + reserve <= free:
+        return None
+    return (
+        f"keys and values take {nbytes / 2**30:.2f} GiB, and {max(0.0, free - reserve) / 2**30:.2f} GiB can be spared. "
+        "Make fewer or smaller pictures at once, or free memory."
+    )
+
+
+def _disable(run: CATRun, reason: str) -> None:
+    logger.warning("CAT Pruning: the rest of this run is not pruned: %s", reason)
+    run.disable(reason)
+
+
+def _watched_mask(run: CATRun, function: Any) -> Any:
+    """The inpainting mask's function, telling the run which mask it gave."""
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        run.mask = function(*args, **kwargs)
+        return run.mask
+
+    return watched

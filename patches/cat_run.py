@@ -1,0 +1,208 @@
+"""One sampling run under CAT Pruning: which evaluations are full, what is kept from one to the next, what was done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..atedm_core.cat import CATSelection, TokenSelector
+from ..atedm_core.cat_schedule import CATSchedule, step_at
+from ..atedm_core.transformer_cost import TransformerStructure, transformer_flops
+from .cat_families import Family
+from .cat_memory import CallMemory
+
+
+@dataclass(frozen=True)
+class CATMethod:
+    """What CAT Pruning does to a model, fixed when the node runs."""
+
+    selection: CATSelection
+    schedule: CATSchedule
+    family: Family
+
+
+@dataclass
+class CATTally:
+    """What a run spent. FLOPs are those of the calls that ran, and of the same calls unpruned."""
+
+    calls: int = 0
+    pruned_calls: int = 0
+    most_bytes: int = 0
+    flops_full: int = 0
+    flops: int = 0
+    passed: Counter[str] = field(default_factory=Counter)
+
+
+class CATRun:
+    """State of one run, made anew for each and dropped when it ends.
+
+    Attributes:
+        method: what to do.
+        sigmas: the run's noise schedule.
+        latent: shape of the run's latent, `[B, C, ..., H, W]`.
+        grid: (height, width) in tokens.
+        tally: what was done.
+        memories: by the uuids of the conditions that were batched in one call.
+        disabled: why the rest of the run is full, if so.
+    """
+
+    def __init__(
+        self, method: CATMethod, sigmas: Sequence[float], latent: Sequence[int], grid: tuple[int, int]
+    ) -> None:
+        self.method = method
+        self.sigmas = list(sigmas)
+        self.latent = tuple(latent)
+        self.grid = grid
+        self.tally = CATTally()
+        self.memories: dict[tuple[Hashable, ...], CallMemory] = {}
+        self.disabled: str | None = None
+        self.mask: Tensor | None = None
+        self._selector = TokenSelector(method.selection, grid)
+        self._positive: list[Hashable] = []
+        self._signals: dict[Hashable, tuple[Tensor, bool]] = {}
+        self._source: Hashable = None
+        self._sigma: float | None = None
+        self._signals_sigma: float | None = None
+        self._observed_sigma: float | None = None
+        self._selected: Tensor | None = None
+        self._selected_sigma: float | None = None
+        self._token_mask: Tensor | None = None
+        self._answered: set[Hashable] = set()
+        self._decided = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CATRun:
+        """Itself: nodes that copy the options deeply for a model call of their own are still in this run."""
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run."""
+        return len(self.sigmas) - 1
+
+    @property
+    def tokens(self) -> int:
+        """N, image tokens of one picture."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def step(self) -> int:
+        """The step that the evaluation under way belongs to."""
+        return step_at(self._sigma or 0.0, self.sigmas)
+
+    def begin(self, sigma: float, positive: list[Hashable]) -> None:
+        """A new evaluation at a noise level, whose positive conditions have these uuids.
+
+        Nothing is decided before the model is called: another node may answer the sampler in its place.
+        """
+        self._sigma, self._positive = sigma, positive
+        self._answered.clear()
+        self._decided = False
+
+    def answered(self, uuids: tuple[Hashable, ...]) -> bool:
+        """Whether this evaluation has had an answer for one of these conditions already."""
+        return not self._answered.isdisjoint(uuids)
+
+    def selected(self) -> Tensor | None:
+        """Tokens to compute in the evaluation under way, `[B, K]` int64 for B pictures; `None` for all."""
+        if not self._decided:
+            self._decided = True
+            self._take_signals()
+            self._selected = self._decide()
+        return self._selected
+
+    def answer(self, uuids: tuple[Hashable, ...], memory: CallMemory, model: Any, *, pruned: bool) -> None:
+        """A call has ended for these conditions: keep what it leaves behind."""
+        self._answered.update(uuids)
+        if not pruned:
+            self._replace(uuids, memory)
+        if memory.output is not None:
+            noise = self.method.family.noise(model, memory.output)
+            for uuid, rows in zip(uuids, noise.chunk(len(uuids)), strict=True):
+                self._signals[uuid] = (rows, not pruned)
+            self._signals_sigma = self._sigma
+        self.tally.most_bytes = max(self.tally.most_bytes, self.nbytes())
+
+    def spend(self, samples: int, text_tokens: int, structure: TransformerStructure, *, pruned: bool) -> None:
+        """Count a call of the model for so many samples."""
+        full = transformer_flops(structure, self.tokens, text_tokens)
+        kept = self.method.selection.kept(self.tokens) if pruned else None
+        self.tally.calls += 1
+        self.tally.pruned_calls += pruned
+        self.tally.flops_full += samples * full
+        self.tally.flops += samples * (transformer_flops(structure, self.tokens, text_tokens, kept) if pruned else full)
+
+    def drop(self, uuids: tuple[Hashable, ...]) -> None:
+        """Forget what is kept for any of these conditions."""
+        for known in [known for known in self.memories if not set(known).isdisjoint(uuids)]:
+            del self.memories[known]
+
+    def disable(self, reason: str) -> None:
+        """Run in full from here on, and free what is kept."""
+        self.disabled = reason
+        self.memories.clear()
+
+    def nbytes(self) -> int:
+        """Bytes of keys and values held."""
+        return sum(memory.nbytes() for memory in self.memories.values())
+
+    def reset(self) -> None:
+        """Free everything that takes memory. The tally stays."""
+        self.memories.clear()
+        self._signals.clear()
+        self._selector.reset()
+        self._selected = self._token_mask = self.mask = None
+
+    def _replace(self, uuids: tuple[Hashable, ...], memory: CallMemory) -> None:
+        self.drop(uuids)
+        if self.disabled is None:
+            self.memories[uuids] = memory
+
+    def _take_signals(self) -> None:
+        """Show the selector what the positive condition's last evaluation gave."""
+        found = self._signals
+        self._signals = {}
+        source = self._source if self._source in found else next(iter(self._sources(found)), None)
+        if source is None:
+            return
+        if source != self._source:
+            self._source = source
+            self._selector.reset()
+        noise, full = found[source]
+        self._selector.observe(noise, full=full, again=self._signals_sigma == self._observed_sigma)
+        self._observed_sigma = self._signals_sigma
+
+    def _sources(self, found: dict[Hashable, Any]) -> Iterator[Hashable]:
+        # A guider may name its conditions otherwise; then any of them is as good as another.
+        return (uuid for uuid in (self._positive or list(found)) if uuid in found)
+
+    def _decide(self) -> Tensor | None:
+        released = self._released()
+        if self.disabled is not None or self.method.schedule.is_full(self.step, self.steps) or not self._selector.ready:
+            return None
+        if released is None and self._selected is not None and self._selected_sigma == self._sigma:
+            return self._selected
+        keep = self.method.selection.kept(self.tokens)
+        if released is not None and int(released.sum(dim=1).amax()) > keep:
+            return None
+        self._selected_sigma = self._sigma
+        return self._selector.choose(released)
+
+    def _released(self) -> Tensor | None:
+        """`[B, N]` bool: tokens that the inpainting mask set free since the last evaluation; `None` if it stays."""
+        if self.mask is None:
+            return None
+        before, self._token_mask = self._token_mask, token_mask(self.mask, self.grid, self.latent)
+        return None if before is None else self._token_mask > before
+
+
+def token_mask(mask: Tensor, grid: tuple[int, int], latent: tuple[int, ...]) -> Tensor:
+    """An inpainting mask for each token, the largest value on its patch: `[B, ..., H, W]` -> `[B, N]`."""
+    plane = mask.float().flatten(1, -3).amax(dim=1, keepdim=True)
+    patch = tuple(-(-side // places) for side, places in zip(plane.shape[-2:], grid, strict=True))
+    pooled = torch.nn.functional.max_pool2d(plane, patch, ceil_mode=True)
+    return pooled.flatten(1).expand(latent[0], -1)

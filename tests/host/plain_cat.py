@@ -1,0 +1,88 @@
+"""CAT Pruning as its description has it, all tokens carried: what compact execution must equal.
+
+Every token runs through every layer of the host. Keys and values of unselected tokens are replaced by those they had,
+where attention takes them in, and their output by the output they had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class PlainExecution:
+    """One model's calls for the same conditions, one after the other."""
+
+    def __init__(self, model: Any, tokens: int) -> None:
+        self.model = model
+        self.tokens = tokens
+        self.kept: list[list[Tensor]] = []
+        self.output: Tensor | None = None
+
+    def call(self, inputs: dict[str, Any], selected: Tensor | None) -> Tensor:
+        """The model's answer; with `selected` (`[R, K]`), only those tokens are new."""
+        self._number = 0
+        self._fresh = None if selected is None else _flags(selected, self.tokens)
+        options = dict(inputs["transformer_options"], optimized_attention_override=self._override)
+        with self._hooks(), torch.inference_mode():
+            return self.model.model.apply_model(**{**inputs, "transformer_options": options})
+
+    def _override(self, func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        axis = 2 if kwargs.get("skip_reshape") else 1
+        k, v = self._mixed([k, v], axis)
+        return func(q, k, v, *args, **kwargs)
+
+    def _mixed(self, new: list[Tensor], axis: int) -> list[Tensor]:
+        number, self._number = self._number, self._number + 1
+        if self._fresh is None:
+            if number == 0:
+                self.kept.clear()
+            self.kept.append([one.clone() for one in new])
+            return new
+        text = new[0].shape[axis] - self.tokens
+        flags = torch.cat((self._fresh.new_ones(self._fresh.shape[0], text), self._fresh), dim=1)
+        shape = [1] * new[0].ndim
+        shape[0], shape[axis] = flags.shape
+        mixed = []
+        for one, old in zip(new, self.kept[number], strict=True):
+            shape = [1] * one.ndim
+            shape[0], shape[axis] = flags.shape
+            mixed.append(torch.where(flags.view(shape), one, old))
+        self.kept[number] = mixed
+        return mixed
+
+    @contextmanager
+    def _hooks(self) -> Iterator[None]:
+        inner = self.model.model.diffusion_model
+        last = next(
+            getattr(inner, name) for name in ("final_layer", "final_linear", "proj_out") if hasattr(inner, name)
+        )
+        handles = [last.register_forward_hook(self._replace_output)]
+        if type(inner).__name__ == "PixArtMS":
+            handles += [block.attn.qkv.register_forward_hook(self._replace_pixart) for block in inner.blocks]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _replace_output(self, module: Any, args: Any, output: Tensor) -> Tensor:
+        if self._fresh is not None:
+            output = torch.where(self._fresh.unsqueeze(-1), output, self.output)
+        self.output = output.clone()
+        return output
+
+    def _replace_pixart(self, module: Any, args: Any, output: Tensor) -> Tensor:
+        q, k, v = output.chunk(3, dim=-1)
+        return torch.cat([q, *self._mixed([k, v], 1)], dim=-1)
+
+
+def _flags(selected: Tensor, tokens: int) -> Tensor:
+    flags = torch.zeros(selected.shape[0], tokens, dtype=torch.bool)
+    for row, chosen in zip(flags, selected, strict=True):
+        row[chosen] = True
+    return flags

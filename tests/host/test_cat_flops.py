@@ -1,0 +1,118 @@
+"""The transformers' cost formula against what torch counts on the host's own graphs, on the meta device.
+
+Layers have their full width. The larger models have fewer blocks than in life: counting is slow, and blocks are alike.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from in_process import InProcessHost
+from torch.utils.flop_counter import FlopCounterMode
+
+_SD3: dict[str, Any] = {
+    "in_channels": 16,
+    "out_channels": 16,
+    "input_size": None,
+    "patch_size": 2,
+    "adm_in_channels": 2048,
+    "pos_embed_max_size": 192,
+    "num_patches": 192 * 192,
+    "depth": 24,
+    "num_blocks": 24,
+    "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 1536}},
+}
+_LARGE = {"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 2432}}
+_FLUX: dict[str, Any] = {
+    "patch_size": 2,
+    "context_in_dim": 4096,
+    "hidden_size": 3072,
+    "mlp_ratio": 4.0,
+    "num_heads": 24,
+    "depth": 4,
+    "depth_single_blocks": 6,
+    "axes_dim": [16, 56, 56],
+    "theta": 10000,
+    "qkv_bias": True,
+    "txt_ids_dims": [],
+}
+_CHROMA = {"in_channels": 64, "out_channels": 64, "in_dim": 64, "out_dim": 3072, "hidden_dim": 5120, "n_layers": 5}
+FULL_WIDTH: dict[str, tuple[str, dict[str, Any]]] = {
+    "SD3-medium": ("SD3", _SD3),
+    "SD3.5-medium": ("SD3", {**_SD3, "qk_norm": "rms", "x_block_self_attn_layers": list(range(13))}),
+    "SD3.5-large": (
+        "SD3",
+        {**_SD3, "qk_norm": "rms", "depth": 38, "num_blocks": 8, "context_embedder_config": _LARGE},
+    ),
+    "PixArt-Sigma": ("PixArt", {"micro_condition": False, "pe_interpolation": 2, "model_max_length": 300}),
+    "Flux.1": ("Flux", {**_FLUX, "in_channels": 16, "out_channels": 16, "vec_in_dim": 768, "guidance_embed": True}),
+    "Chroma": ("Chroma", {**_FLUX, **_CHROMA, "vec_in_dim": 0}),
+    "AuraFlow": ("AuraFlow", {"cond_seq_dim": 2048, "n_layers": 10}),
+    "Qwen-Image": ("Qwen-Image", {"num_layers": 8}),
+}
+TEXT = 77
+
+
+def family(host: InProcessHost, name: str) -> Any:
+    return next(one for one in host.module("patches.cat_families").FAMILIES if one.name == name)
+
+
+@functools.cache
+def full_width(host: InProcessHost, model: str) -> Any:
+    import comfy.ops
+
+    name, settings = FULL_WIDTH[model]
+    kind = family(host, name).kind
+    return kind(device="meta", dtype=torch.float32, operations=comfy.ops.disable_weight_init, **settings).eval()
+
+
+def inputs(name: str, latent: tuple[int, int]) -> dict[str, Any]:
+    """What the host hands to a model of this family, without data."""
+
+    def empty(*shape: int) -> torch.Tensor:
+        return torch.empty(*shape, device="meta")
+
+    channels = 4 if name in ("PixArt", "AuraFlow") else 16
+    frames = (1,) if name == "Qwen-Image" else ()
+    width = {"Qwen-Image": 3584, "AuraFlow": 2048}.get(name, 4096)
+    steps = "timesteps" if name in ("SD3", "PixArt", "Qwen-Image") else "timestep"
+    given = {"x": empty(1, channels, *frames, *latent), steps: empty(1), "context": empty(1, TEXT, width)}
+    if name in ("SD3", "Flux"):
+        given["y"] = empty(1, 2048 if name == "SD3" else 768)
+    if name in ("Flux", "Chroma"):
+        given["guidance"] = empty(1)
+    if name == "Qwen-Image":
+        return {"x": given["x"], "timestep": given["timesteps"], "context": given["context"]}
+    return given
+
+
+@pytest.mark.parametrize("model", FULL_WIDTH)
+def test_a_full_pass_and_a_pruned_one(host: InProcessHost, model: str) -> None:
+    name, _ = FULL_WIDTH[model]
+    found = family(host, name)
+    transformer = full_width(host, model)
+    latent = (64, 80)
+    tokens = 32 * 40
+    calls, memories = host.module("patches.cat_call"), host.module("patches.cat_memory")
+    memory = memories.CallMemory()
+
+    def run(selected: torch.Tensor | None) -> int:
+        call = calls.TransformerCall(memory, tokens, selected, record_attention=True)
+        options = calls.with_override({}, call) if found.attend is None else {}
+        hooks = calls.attached(found, transformer, call)
+        with torch.inference_mode(), hooks, FlopCounterMode(display=False) as counter:
+            transformer(**inputs(name, latent), transformer_options=options)
+        call.finish(found.attentions(transformer))
+        assert call.refusal is None
+        return int(counter.get_total_flops())
+
+    formula = host.module("atedm_core.transformer_cost").transformer_flops
+    structure = found.structure(transformer)
+    kept = int(0.3 * tokens)
+    full, pruned = run(None), run(torch.arange(kept, device="meta").unsqueeze(0))
+    assert full > 1e11
+    assert formula(structure, tokens, TEXT) == pytest.approx(full, rel=0.005)
+    assert formula(structure, tokens, TEXT, kept) == pytest.approx(pruned, rel=0.005)

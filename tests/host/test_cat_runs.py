@@ -1,0 +1,272 @@
+"""CAT Pruning through the sampler: what is pruned when, for whom, and that nothing else changes."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from cat_watching import SIZE, TOKENS, WARMUP, cat, kept_objects, watched
+from in_process import InProcessHost
+from tiny_transformers import TRANSFORMERS, latent, prompt, sample, shared
+from watching import relative_error
+
+KINDS = ("sd3", "pixart_sigma")
+EVERY = list(TRANSFORMERS)
+KEEP = int(0.3 * TOKENS)
+STEPS = 8
+HOW = {"width": SIZE, "height": SIZE}
+CLOSE = 1e-5
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_keeping_all_tokens_is_bit_identical(host: InProcessHost, kind: str) -> None:
+    model = shared(kind)
+    out, calls = watched(host, cat(host, model, keep_ratio=1.0), kind, steps=4)
+    assert torch.equal(out, sample(model, kind, steps=4, **HOW))
+    assert calls == []
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_steps_after_the_warm_up_run_on_a_share_of_the_tokens(host: InProcessHost, kind: str) -> None:
+    model = shared(kind)
+    out, calls = watched(host, cat(host, model), kind)
+    assert [call.selected is None for call in calls] == [True] * WARMUP + [False] * (STEPS - WARMUP)
+    assert all(call.selected.shape == (2, KEEP) for call in calls.pruned())
+    assert all(torch.equal(*call.selected) for call in calls.pruned()), "both conditions have the image's set"
+    assert not torch.equal(out, sample(model, kind, **HOW))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_warm_up_steps_are_bit_identical(host: InProcessHost, kind: str) -> None:
+    pictures: list[list[torch.Tensor]] = []
+    for one in (shared(kind), cat(host, shared(kind))):
+        clone, seen = one.clone(), []
+        clone.set_model_sampler_post_cfg_function(
+            lambda args, seen=seen: seen.append(args["denoised"].clone()) or args["denoised"]
+        )
+        sample(clone, kind, **HOW)
+        pictures.append(seen)
+    same = [torch.equal(a, b) for a, b in zip(*pictures, strict=True)]
+    assert same == [True] * WARMUP + [False] * (STEPS - WARMUP)
+
+
+def test_the_sets_change_and_visit_every_token(host: InProcessHost) -> None:
+    _, calls = watched(host, cat(host, shared("sd3")), "sd3", steps=12)
+    sets = [call.selected[0] for call in calls.pruned()]
+    assert torch.cat(sets).unique().numel() == TOKENS
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(sets))
+
+
+def test_refreshes_and_last_steps_are_full(host: InProcessHost) -> None:
+    model = cat(host, shared("sd3"), refresh_interval=3, last_full_steps=1)
+    _, calls = watched(host, model, "sd3", steps=12)
+    full = [step for step, call in enumerate(calls) if call.selected is None]
+    assert full == [0, 1, 2, 5, 8, 11]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_has_its_own_set_and_does_not_depend_on_its_neighbours(host: InProcessHost, kind: str) -> None:
+    model = cat(host, shared(kind))
+    batch = {**latent(kind, SIZE, SIZE, 3), "batch_index": [0, 1, 2]}
+    together, calls = watched(host, model, kind, latent=batch, cfg=2.0)
+    sets = [call.selected for call in calls.pruned()]
+    assert all(one.shape == (6, KEEP) for one in sets)
+    assert any(not torch.equal(one[0], one[1]) for one in sets)
+    for image in range(3):
+        single = {"samples": batch["samples"][:1], "batch_index": [image]}
+        alone, alone_calls = watched(host, model, kind, latent=single, cfg=2.0)
+        assert all(torch.equal(a[image], b.selected[0]) for a, b in zip(sets, alone_calls.pruned(), strict=True))
+        assert relative_error(together[image : image + 1], alone) < CLOSE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_conditions_together_or_one_after_the_other(
+    host: InProcessHost, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = cat(host, shared(kind))
+    together, joint = watched(host, model, kind, cfg=2.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(model.model, "memory_required", lambda *args, **kwargs: 1e30)
+        apart, split = watched(host, model, kind, cfg=2.0)
+    assert len(split) == 2 * len(joint)
+    assert len(split.pruned()) == 2 * (STEPS - WARMUP)
+    assert relative_error(apart, together) < CLOSE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_conditions_of_unequal_length(host: InProcessHost, kind: str) -> None:
+    """Two calls an evaluation, the positive one first; the sets are those of the same prompts padded to one length."""
+    model = cat(host, shared(kind))
+    positive, negative = prompt(kind, 1, tokens=12), prompt(kind, 2, tokens=7)
+    out, calls = watched(host, model, kind, positive=positive, negative=negative)
+    assert len(calls.pruned()) == 2 * (STEPS - WARMUP)
+    for first, second in zip(calls.pruned()[::2], calls.pruned()[1::2], strict=True):
+        assert first.uuids != second.uuids
+        assert torch.equal(first.selected, second.selected)
+    assert relative_error(out, sample(shared(kind), kind, positive=positive, negative=negative, **HOW)) < 1.0
+
+
+def test_memory_that_runs_short_midway_costs_a_full_call_only(
+    host: InProcessHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the sixth step on the conditions no longer fit in one call; they are recorded again, each for itself."""
+    model = cat(host, shared("sd3"))
+    joint = model.model.memory_required
+    with monkeypatch.context() as patch:
+        asked: list[int] = []
+
+        def required(*args: Any, **kwargs: Any) -> float:
+            asked.append(1)
+            return joint(*args, **kwargs) if len(asked) <= 7 else 1e30
+
+        patch.setattr(model.model, "memory_required", required)
+        _, calls = watched(host, model, "sd3")
+    switched = next(place for place, call in enumerate(calls) if len(call.uuids) == 1)
+    assert calls[switched - 1].selected is not None
+    assert [call.selected is None for call in calls[switched : switched + 4]] == [True, True, False, False]
+    assert max(call.kept_bytes for call in calls) <= 1.01 * calls[WARMUP].kept_bytes
+
+
+def test_without_guidance(host: InProcessHost) -> None:
+    _, calls = watched(host, cat(host, shared("sd3")), "sd3", cfg=1.0)
+    assert all(call.selected.shape == (1, KEEP) for call in calls.pruned())
+    assert len(calls.pruned()) == STEPS - WARMUP
+
+
+SAMPLERS = (
+    ("euler", 1),
+    ("heun", 2),
+    ("dpm_2", 2),
+    ("dpmpp_2m", 1),
+    ("dpmpp_2s_ancestral", 2),
+    ("dpmpp_sde", 2),
+    ("sa_solver_pece", 2),
+    ("uni_pc", 1),
+    ("lcm", 1),
+    ("dpm_adaptive", None),
+)
+
+
+@pytest.mark.parametrize(("sampler", "calls_a_step"), SAMPLERS, ids=[name for name, _ in SAMPLERS])
+def test_warm_up_follows_the_noise_level_not_the_calls(
+    host: InProcessHost, sampler: str, calls_a_step: int | None
+) -> None:
+    _, calls = watched(host, cat(host, shared("sd3")), "sd3", sampler=sampler)
+    sigmas = calls.sigmas
+    for call in calls.pruned():
+        assert call.sigma <= sigmas[WARMUP] * 1.0002
+    late = [call for call in calls if call.sigma < sigmas[WARMUP] * 0.999]
+    assert len([call for call in late if call.selected is None]) <= 1, "at most one is needed to record"
+    assert len(late) > 1
+    if calls_a_step:
+        assert len(calls) >= calls_a_step * (STEPS - 1)
+
+
+def test_a_noise_level_asked_for_twice_is_one_step(host: InProcessHost) -> None:
+    _, calls = watched(host, cat(host, shared("sd3")), "sd3", sampler="heun")
+    for one, other in itertools.pairwise(calls.pruned()):
+        assert torch.equal(one.selected, other.selected) == (one.sigma == other.sigma)
+
+
+def test_part_of_a_schedule_warms_up_for_itself(host: InProcessHost) -> None:
+    start = torch.randn(1, 16, SIZE // 8, SIZE // 8, generator=torch.Generator().manual_seed(3))
+    given = {"latent": {"samples": start}, "denoise": 0.6}
+    _, calls = watched(host, cat(host, shared("sd3")), "sd3", **given)
+    assert [call.selected is None for call in calls] == [True] * WARMUP + [False] * (STEPS - WARMUP)
+
+
+@pytest.mark.parametrize("size", [(280, 264), (280, 408), (264, 528)])
+def test_odd_and_oblong_sizes(host: InProcessHost, size: tuple[int, int]) -> None:
+    """Latents of 35 x 33 pixels and the like: the last patch of a row is half outside."""
+    width, height = size
+    _, calls = watched(host, cat(host, shared("sd3")), "sd3", width=width, height=height)
+    tokens = -(-width // 16) * -(-height // 16)
+    assert {call.selected.shape[1] for call in calls.pruned()} == {int(0.3 * tokens)}
+
+
+def test_the_same_run_twice_and_the_plain_model_between(host: InProcessHost) -> None:
+    model = shared("sd3")
+    plain = sample(model, "sd3", **HOW)
+    patched = cat(host, model)
+    first, _ = watched(host, patched, "sd3")
+    assert torch.equal(sample(model, "sd3", **HOW), plain)
+    watched(host, patched, "sd3", width=SIZE + 32, seed=9)
+    again, _ = watched(host, patched, "sd3")
+    assert torch.equal(again, first)
+
+
+def test_applied_twice_the_last_one_counts(host: InProcessHost) -> None:
+    model = shared("sd3")
+    twice, calls = watched(host, cat(host, cat(host, model, keep_ratio=0.7), keep_ratio=0.2), "sd3")
+    once, _ = watched(host, cat(host, model, keep_ratio=0.2), "sd3")
+    assert torch.equal(twice, once)
+    assert {call.selected.shape[1] for call in calls.pruned()} == {int(0.2 * TOKENS)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_kept_after_a_run(host: InProcessHost, kind: str) -> None:
+    patched = cat(host, shared(kind))
+    options = repr(sorted(patched.model_options["transformer_options"]))
+    _, calls = watched(host, patched, kind)
+    assert calls[-1].kept_bytes > 0
+    assert kept_objects(host) == []
+    assert repr(sorted(patched.model_options["transformer_options"])) == options
+
+
+@pytest.mark.parametrize("stop_at", [WARMUP, STEPS - 1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_kept_after_an_interrupted_run(host: InProcessHost, kind: str, stop_at: int) -> None:
+    import comfy.model_management
+
+    patched = cat(host, shared(kind))
+    seen: list[int] = []
+
+    def stop(module: Any, args: Any) -> None:
+        seen.append(1)
+        if len(seen) == stop_at:
+            raise comfy.model_management.InterruptProcessingException
+
+    last = patched.model.diffusion_model.final_layer
+    handle = last.register_forward_pre_hook(stop)
+    try:
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            sample(patched, kind, **HOW)
+    finally:
+        handle.remove()
+    assert kept_objects(host) == []
+    for name, module in patched.model.diffusion_model.named_modules():
+        assert not module._forward_hooks, name
+        assert not module._forward_pre_hooks, name
+        assert "forward" not in vars(module), name
+    assert torch.isfinite(sample(patched, kind, **HOW)).all()
+
+
+def test_what_is_kept_is_the_keys_and_values_of_one_call(host: InProcessHost) -> None:
+    _, calls = watched(host, cat(host, shared("sd3"), refresh_interval=2), "sd3")
+    blocks, width, text, rows, floats = 2, 128, 12, 2, 4
+    expected = blocks * 2 * rows * (TOKENS + text) * width * floats
+    assert max(call.kept_bytes for call in calls) == expected
+
+
+def test_half_precision_runs(host: InProcessHost) -> None:
+    model = TRANSFORMERS["sd3"].build(dtype=torch.bfloat16)
+    _, calls = watched(host, cat(host, model), "sd3")
+    assert len(calls.pruned()) == STEPS - WARMUP
+
+
+def test_a_picture_closer_to_the_full_one_the_more_tokens_are_kept(host: InProcessHost) -> None:
+    full = sample(shared("sd3"), "sd3", **HOW)
+    errors = [
+        float((watched(host, cat(host, shared("sd3"), keep_ratio=keep), "sd3")[0] - full).square().mean())
+        for keep in (0.1, 0.5, 0.9)
+    ]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_other_inputs_of_the_node_act(host: InProcessHost) -> None:
+    model = shared("sd3")
+    usual = sample(cat(host, model), "sd3", **HOW)
+    for inputs in ({"clusters": 3}, {"hot_share": 0.8}, {"warmup": 0.6}, {"least_full_steps": 5}):
+        assert not torch.equal(sample(cat(host, model, **inputs), "sd3", **HOW), usual), inputs
