@@ -15,7 +15,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from collections.abc import Callable
 from typing import Any
 
 import torch

@@ -80,9 +80,9 @@ class ATEDMApply(io.ComfyNode):
                     tooltip=(
                         "What a dropped token gets back. 'update': its own state and its stand-in's change. 'copy': "
                         "its stand-in's state, as in the paper. 'interpolate': a blend of the nearest kept tokens. "
-                        "'zero': nothing. 'temporal': its own last change, remembered from an earlier step, and all "
-                        "tokens take turns; the nearest to the full model's picture, for some memory (84 MB for SDXL "
-                        "at 1024 px)."
+                        "'zero': nothing. 'temporal': its own last change, remembered from an earlier step, while all "
+                        "tokens take turns; a little nearer to the full model from about 20 steps on, for some memory "
+                        "(84 MB for SDXL at 1024 px)."
                     ),
                 ),
                 io.Combo.Input(
@@ -103,9 +103,10 @@ class ATEDMApply(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "Which attention ranks the tokens. 'self-attention' is the paper's default; "
-                        "'cross-attention' ranks by the prompt and empties backgrounds. 'none' ranks nothing and takes "
-                        "tokens in an even order: the fastest, and as near with recovery 'temporal'."
+                        "What decides which tokens stay. 'redundancy': those that nothing near them resembles, the "
+                        "nearest to the full model's picture. 'self-attention': those that receive the most "
+                        "attention, as in the paper. 'cross-attention': the same by the prompt, which empties "
+                        "backgrounds. 'none': tokens in an even order, which costs nothing."
                     ),
                 ),
                 io.Int.Input(
@@ -115,7 +116,9 @@ class ATEDMApply(io.ComfyNode):
                     max=MAX_ITERATIONS,
                     optional=True,
                     advanced=True,
-                    tooltip="Rounds of page rank. Each costs about one attention call per block.",
+                    tooltip=(
+                        "Rounds of page rank, for a ranking by attention. Each costs about one attention call a block."
+                    ),
                 ),
                 io.Combo.Input(
                     "prune_from",
@@ -125,8 +128,9 @@ class ATEDMApply(io.ComfyNode):
                     advanced=True,
                     tooltip=(
                         "Where in each attention block tokens are dropped. 'after first layer' is the paper's. "
-                        "'inside first layer' is faster. 'block start' is the fastest: it uses an earlier step's "
-                        "ranking, and needs rank_interval above 1 or ranking 'none'."
+                        "'inside first layer' is faster, 'block start' the fastest, and each is further from the full "
+                        "model's picture. For a ranking by attention 'block start' uses an earlier step's ranking, "
+                        "and needs rank_interval above 1."
                     ),
                 ),
                 io.Int.Input(
@@ -137,8 +141,8 @@ class ATEDMApply(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "Rank the tokens at every n-th step, and use the last ranking in between. 1 ranks at every "
-                        "step. Higher is faster and follows the picture less closely."
+                        "For a ranking by attention: rank the tokens at every n-th step, and use the last ranking in "
+                        "between. 1 ranks at every step. Higher is faster and follows the picture less closely."
                     ),
                 ),
             ],
