@@ -10,6 +10,8 @@ B samples, N tokens, C channels.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -30,17 +32,19 @@ def redundancy_scores(hidden: Tensor, grid: tuple[int, int]) -> Tensor:
     >>> redundancy_scores(hidden, (1, 4)).argsort(descending=True).tolist()
     [[0, 2, 3, 1]]
     """
-    anchors = _anchors(grid, hidden.device)
+    anchors, evenness = _anchors(grid, hidden.device)
     unlike = 1.0 - _highest_similarity(hidden, anchors)
-    evenness = even_scores(grid, hidden.device)[anchors].expand(len(hidden), -1)
-    return (unlike.clamp_min(0.0) / 4.0).scatter(1, anchors.expand(len(hidden), -1), evenness)
+    return (unlike.clamp_min(0.0) / 4.0).scatter(1, anchors.expand(len(hidden), -1), evenness.expand(len(hidden), -1))
 
 
-def _anchors(grid: tuple[int, int], device: torch.device) -> Tensor:
-    """Positions of every other token in both directions: the quarter that comes first in the even order."""
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _anchors(grid: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Every other token in both directions, the quarter that comes first in the even order: positions, and scores."""
     height, width = grid
     rows = torch.arange(0, height, CELL, device=device).unsqueeze(1) * width
-    return (rows + torch.arange(0, width, CELL, device=device)).flatten()
+    positions = (rows + torch.arange(0, width, CELL, device=device)).flatten()
+    return positions, even_scores(grid, device)[positions]
 
 
 def _highest_similarity(hidden: Tensor, anchors: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ B samples, N tokens on the full grid, K kept tokens, C channels.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -132,11 +132,14 @@ def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
     return rows.view(samples, -1, channels)
 
 
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def even_scores(grid: tuple[int, int], device: torch.device | None = None) -> Tensor:
     """Scores `[height * width]` float32 in (0, 1], of which the highest n lie evenly over the grid for every n.
 
     The order of Bayer's threshold matrix (Bayer 1973): the first half of the positions is a checkerboard, the first
-    quarter a square lattice, and so on. No two scores are alike, up to 4096 x 4096 tokens.
+    quarter a square lattice, and so on. No two scores are alike, up to 4096 x 4096 tokens. Made once per grid and
+    device, so leave it as it is.
 
     Args:
         grid: (height, width) in tokens.

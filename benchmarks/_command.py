@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from . import _host
+from ._contenders import default_ranking
 from ._measure import RESULTS, SCRATCH, machine, pick_device
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -45,7 +46,7 @@ def where(options: argparse.Namespace, device: torch.device, **more: Any) -> dic
     """What a result says about how it came about."""
     model = f"tiny {options.model}" if options.tiny else options.model
     ran = {"model": model, "dtype": options.dtype, "cfg": options.cfg, "prune_ratio": options.ratio}
-    return {**machine(device), **ran, "attention": "PyTorch", **more}
+    return {**machine(device), **ran, "attention": "PyTorch", "ranking": default_ranking(), **more}
 
 
 def result_path(kind: str, options: argparse.Namespace, device: torch.device, *parts: str) -> Path:

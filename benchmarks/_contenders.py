@@ -9,8 +9,6 @@ from . import _host
 from ._peers import PEERS
 
 UNPRUNED = "unpruned"
-RANK_INTERVAL = 4
-"""Noise levels between rankings at the block's start, which uses a ranking more than once."""
 POINTS = ("after first layer", "inside first layer", "block start")
 STACKED_POINT = "inside first layer"
 
@@ -54,24 +52,21 @@ def stacked(model: Any, ratio: float) -> list[Contender]:
 
 
 def apply(model: Any, ratio: float, point: str) -> Any:
-    """AT-EDM at one pruning point, all blocks pruned from the first step on."""
-    settings = _host.pack("atedm_core.pruning").PruneSettings
+    """AT-EDM with its default settings at one pruning point, all blocks pruned from the first step on."""
+    settings = _host.pack("atedm_core.pruning").PruneSettings(prune_from=point)
     schedule = _host.pack("atedm_core.dsap").DSAPSchedule(prune_ratio=ratio, early_percent=0.0)
-    interval = RANK_INTERVAL if point == "block start" else 1
-    return _host.pack("patches.apply").apply_atedm(model, schedule, settings(prune_from=point, rank_interval=interval))
+    return _host.pack("patches.apply").apply_atedm(model, schedule, settings)
+
+
+def default_ranking() -> str:
+    """What ranks the tokens of the contenders."""
+    return str(_host.pack("atedm_core.pruning").PruneSettings().ranking)
 
 
 def ideal_speed_up(model: Any, size: tuple[int, int], ratio: float, point: str) -> float:
-    """FLOPs of the whole model over those left; for the block's start with the ranking steps that it needs.
-
-    `size` is (width, height) in pixels.
-    """
+    """FLOPs of the whole model over those left; `size` is (width, height) in pixels."""
     structure = _host.pack("patches.unet_structure")
     unet = structure.describe_unet(structure.supported_unet(model))
     flops = _host.pack("atedm_core.cost").unet_flops
     latent = (size[1] // 8, size[0] // 8)
-    left = flops(unet, latent, ratio, point=point)
-    if point == "block start":
-        ranking = flops(unet, latent, ratio, point="inside first layer")
-        left = (left * (RANK_INTERVAL - 1) + ranking) / RANK_INTERVAL
-    return flops(unet, latent) / left
+    return float(flops(unet, latent) / flops(unet, latent, ratio, point=point))

@@ -20,7 +20,7 @@ from ._plots import bars
 from ._tables import show
 
 MIB = 1 << 20
-STEPS = 2  # one that ranks, and one that can use a ranking made before
+STEPS = 2
 TINY_SIZE = 128
 SMALL = 64
 

@@ -21,18 +21,20 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import _command, _host
-from ._contenders import POINTS, RANK_INTERVAL, apply
+from ._contenders import POINTS, apply
 from ._measure import save
 from ._tables import show
 
 PARTS = {
     "rank_tokens": "rank",
+    "rank_states": "rank",
     "select_tokens": "choose",
     "choose_stand_ins": "choose stand-ins",
     "recover": "fill in",
     "gather": "gather",
 }
-STEPS = 1 + RANK_INTERVAL
+COLUMNS = tuple(dict.fromkeys(PARTS.values()))
+STEPS = 4
 TINY_SIZE = 128
 
 
@@ -44,7 +46,7 @@ class Stopwatch:
         self._counting = counting
         self._inside = False
         self._marks: list[tuple[str, Any, Any]] = []
-        self.operations: dict[str, int] = dict.fromkeys(PARTS.values(), 0)
+        self.operations: dict[str, int] = dict.fromkeys(COLUMNS, 0)
         self.blocks = 0
 
     def watched(self, part: str, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,7 +75,7 @@ class Stopwatch:
 
     def seconds(self) -> dict[str, float]:
         """What each part took so far, all calls together."""
-        total = dict.fromkeys(PARTS.values(), 0.0)
+        total = dict.fromkeys(COLUMNS, 0.0)
         for part, before, after in self._marks:
             total[part] += before.elapsed_time(after) / 1000 if self._device.type == "cuda" else after - before
         return total
@@ -122,7 +124,7 @@ def measure(model: Any, point: str, size: int, options: argparse.Namespace, devi
         return statistics.mean(steps) * STEPS
 
     run()
-    shares: dict[str, list[float]] = {part: [] for part in PARTS.values()}
+    shares: dict[str, list[float]] = {part: [] for part in COLUMNS}
     for _ in range(options.rounds):
         stopwatch = Stopwatch(device)
         with watching(stopwatch):
@@ -155,10 +157,10 @@ def main() -> None:
     where = _command.where(options, device, rounds=options.rounds)
     cells = []
     for row in rows:
-        shares = [f"{row['shares'][part]:.1%}" for part in PARTS.values()]
+        shares = [f"{row['shares'][part]:.1%}" for part in COLUMNS]
         operations = sum(row["operations_per_block"].values())
         cells.append([row["point"], *shares, f"{row['share']:.1%}", f"{operations:.0f}"])
-    columns = ["tokens dropped", *PARTS.values(), "together", "operations per block"]
+    columns = ["tokens dropped", *COLUMNS, "together", "operations per block"]
     show(f"Share of a pruned step at {size} px that pruning itself takes", columns, cells, where)
     path = _command.result_path("overhead", options, device, f"{size}px")
     print(f"written to {save(path, {'machine': where, 'rows': rows})}")

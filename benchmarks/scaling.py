@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from . import _command
-from ._contenders import POINTS, RANK_INTERVAL, pruned, unpruned
+from ._contenders import POINTS, pruned, unpruned
 from ._measure import save
 from ._plots import lines
 from ._tables import show, times
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="of the second sweep; default 512, or 1024 on a GPU")
     parser.add_argument("--points", nargs="+", choices=POINTS, default=list(POINTS))
     parser.add_argument("--batch", type=int, default=1, help="pictures at once")
-    parser.add_argument("--steps", type=int, default=1 + RANK_INTERVAL, help="of a run; the first is not timed")
+    parser.add_argument("--steps", type=int, default=4, help="of a run; the first is not timed")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     device, model = _command.prepare(options)

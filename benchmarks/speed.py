@@ -19,12 +19,12 @@ import torch
 from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from . import _command, _host
-from ._contenders import POINTS, RANK_INTERVAL, UNPRUNED, Contender, ideal_speed_up, peers, pruned, stacked, unpruned
+from ._contenders import POINTS, UNPRUNED, Contender, ideal_speed_up, peers, pruned, stacked, unpruned
 from ._measure import save
 from ._plots import bars
 from ._tables import show, times
 
-STEPS = 1 + 2 * RANK_INTERVAL
+STEPS = 9
 TINY_SIZE = 128
 
 

@@ -49,7 +49,8 @@ def speed() -> str:
             cells = [f"{times(row['speed_up'])} ({times(row['ideal'])})" for row in own if row["size"] == size]
             batch = machine.get("batch", 1) * (2 if machine["cfg"] > 1 else 1)
             what = f"{machine['model'].upper()}, {size} px, {machine['dtype']}, {batch} in a batch"
-            rows.append([f"{what}, {machine_line(machine)}", *cells])
+            ranking = machine.get("ranking", "self-attention")
+            rows.append([f"{what}, ranked by {ranking}, {machine_line(machine)}", *cells])
     return markdown(["where", "after the first layer", "inside the first layer", "at the block's start"], rows)
 
 
