@@ -78,6 +78,10 @@ class PruningPass:
         return not self._reuses and self._settings.ranks_by_attention
 
     @property
+    def _needs_attention_to_stand_in(self) -> bool:
+        return not self._reuses and self.point != "block start" and self._settings.stand_in == "attention"
+
+    @property
     def _reuses(self) -> bool:
         return self._remembered is not None and self._remembered.fresh_enough
 
@@ -103,7 +107,7 @@ class PruningPass:
         return recover(self._settings.recovery, self.subset, self._before, hidden, self._grid)
 
     def _for_first_layer(self, layer: Any, hidden: Tensor, context: Tensor, options: Options) -> Options:
-        if self.ranked:
+        if self.ranked or self._needs_attention_to_stand_in:
             self._view = AttentionView(layer, hidden, context, self._settings.ranking == "cross-attention")
             options = self._view.watch(options)
         if self.point == "inside first layer":
@@ -129,10 +133,10 @@ class PruningPass:
         return subset.gather(hidden)
 
     def _choose(self, hidden: Tensor, attention: LayerAttention | None) -> TokenSubset:
-        if attention is not None:
-            self.per_head = self._scores(attention)
-        elif not self._settings.ranks_by_attention:
+        if not self._settings.ranks_by_attention:
             self.per_head = rank_states(self._settings, hidden, self._grid)
+        elif attention is not None:
+            self.per_head = self._scores(attention)
         if self.per_head is None:
             assert self._remembered is not None
             self.per_head = self._remembered.per_head

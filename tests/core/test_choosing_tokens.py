@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from reference import dense_cross_gwpr, dense_gwpr, logits, random_tokens
@@ -28,8 +30,11 @@ HIDDEN = random_tokens((2, 48, 48), 5)
 SEEN = LayerAttention(*SELF, cross=CROSS)
 
 
+attending = partial(PruneSettings, ranking="self-attention")
+
+
 def choose(**changes) -> TokenSubset:
-    settings = PruneSettings(**changes)
+    settings = attending(**changes)
     subset = select_tokens(settings, rank_tokens(settings, SEEN, GRID), 18, GRID)
     return choose_stand_ins(settings, subset, GRID, HIDDEN, SEEN)
 
@@ -45,7 +50,7 @@ def test_voters_on_a_lattice_rank_by_their_rows_of_the_map(monkeypatch):
     attention = logits(*SELF).softmax(-1)
     lattice = [row * 8 + column for row in range(0, 6, 2) for column in range(0, 8, 2)]
     expected = attention[:, :, lattice].mean(2)
-    found = rank_tokens(PruneSettings(voters="lattice"), SEEN, GRID)
+    found = rank_tokens(attending(voters="lattice"), SEEN, GRID)
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-7)
 
 
@@ -53,16 +58,16 @@ def test_the_layers_own_log_sum_exp_changes_nothing(monkeypatch):
     monkeypatch.setattr(pruning, "LATTICE_VOTERS", 12)
     row_log_sum = logits(*SELF).logsumexp(-1).float()
     for voters in ("all", "lattice"):
-        settings = PruneSettings(voters=voters, iterations=3)
+        settings = attending(voters=voters, iterations=3)
         given = rank_tokens(settings, LayerAttention(*SELF, row_log_sum), GRID)
         torch.testing.assert_close(given, rank_tokens(settings, SEEN, GRID), rtol=1e-4, atol=1e-7)
 
 
 def test_a_warm_start_goes_on_where_the_last_ranking_stopped():
-    settings = PruneSettings()
+    settings = attending()
     first = rank_tokens(settings, SEEN, GRID)
     second = rank_tokens(settings, SEEN, GRID, start=first)
-    torch.testing.assert_close(second, rank_tokens(PruneSettings(iterations=2), SEEN, GRID), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(second, rank_tokens(attending(iterations=2), SEEN, GRID), rtol=1e-4, atol=1e-7)
 
 
 def test_selection_follows_the_setting():
@@ -81,7 +86,7 @@ def test_stand_ins_follow_the_setting():
 
 
 def test_without_attention_at_hand_cosine_takes_its_place():
-    settings = PruneSettings(stand_in="attention")
+    settings = attending(stand_in="attention")
     base = choose(stand_in="grid")
     found = choose_stand_ins(settings, base, GRID, HIDDEN, None)
     assert torch.equal(found.source_index, stand_in_by_cosine(base, HIDDEN).source_index)
