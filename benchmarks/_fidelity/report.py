@@ -1,0 +1,6 @@
+def show(groups, store):
+    pass
+
+
+def save(groups, store, session):
+    pass
