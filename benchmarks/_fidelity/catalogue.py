@@ -27,7 +27,7 @@ NEWER_RECOVERIES = tuple(one for one in RECOVERIES if one not in ("update", "cop
 """What the pack offers beyond its first four; they join the main table by themselves."""
 RATIOS = (0.1, 0.25, 0.4, 0.63, 0.8, 0.9)
 MAP_STEPS = (4, 6, 8, 12, 20, 30, 50)
-MAP_SAMPLERS = ("euler", "dpmpp_2m", "euler_ancestral", "dpmpp_2m_sde")
+MAP_SAMPLERS = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde")
 MAP_RATIOS = (0.1, 0.25, 0.63)
 FEWER = {
     4: (2, 3),

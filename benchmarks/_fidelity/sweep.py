@@ -21,6 +21,20 @@ from .store import Spot, Store
 
 RECORDED = Sampling()
 """Unpruned runs of this sampling keep every step, for replays."""
+TURNS = {
+    "main": (0.0, 0.25),
+    "selection": (0.0, 0.5),
+    "recovery": (0.0, 0.5),
+    "schedule": (0.1, 0.5),
+    "points": (0.1, 0.5),
+    "levels": (0.2, 0.5),
+    "progress": (0.3, 1.0),
+    "ranking": (0.3, 1.0),
+    "steps": (0.4, 2.0),
+}
+LATER = (0.9, 1.0)
+"""When the first batch of a group has its turn, and how much later each further one: what the defaults are chosen by
+comes first, the step map, as long as all other groups together, waits until there is something of each of those."""
 CALLS_PER_STEP = {"heun": 2, "dpm_2": 2, "dpmpp_sde": 2, "dpmpp_2s_ancestral": 2}
 
 
@@ -40,9 +54,12 @@ def missing(rows: Sequence[Row], store: Store, worker: int = 0, workers: int = 1
         for spot in spots(row):
             if spot.batch % workers == worker and not store.has(spot):
                 found.setdefault(spot, row)
-    # The step map is as long as everything else together, and is given half the pace.
-    pace = {spot: spot.batch // 2 if row.group != "steps" else 1 + 2 * spot.batch for spot, row in found.items()}
-    return [(found[spot], spot) for spot in sorted(found, key=pace.__getitem__)]
+
+    def turn(spot: Spot) -> float:
+        start, pace = TURNS.get(found[spot].group, LATER)
+        return start + pace * spot.batch
+
+    return [(found[spot], spot) for spot in sorted(found, key=turn)]
 
 
 def weight(row: Row) -> int:
