@@ -108,8 +108,6 @@ def _main(sizes: Sizes) -> list[Row]:
         "defaults, random": Pruning(control="random"),
         "top-k, random": replace(with_settings(selection="top-k"), control="random"),
         "even grid": Pruning(control="even grid"),
-        "top-k, key norm": replace(with_settings(selection="top-k"), control="key norm"),
-        "top-k, reversed G-WPR": replace(with_settings(selection="top-k"), control="reversed G-WPR"),
         "top-k, G-WPR": with_settings(selection="top-k"),
         "copy, stand-in by cosine": with_settings(recovery="copy"),
         "no schedule": Pruning(replace(SCHEDULE, early_percent=0.0)),
