@@ -101,7 +101,7 @@ def recover(
         ValueError: `how` is none of the four, or `interpolate` is given no grid.
     """
     if how == "update":
-        return before + subset.expand(after - subset.gather(before))
+        return subset.expand(after - subset.gather(before)).add_(before)
     if how == "copy":
         return subset.expand(after)
     if how == "zero":

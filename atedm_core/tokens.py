@@ -6,6 +6,7 @@ B samples, N tokens on the full grid, K kept tokens, C channels.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,14 +18,14 @@ class TokenSubset:
 
     Attributes:
         keep_index: `[B, K]` int64, positions of the kept tokens, ascending.
-        source_index: `[B, N]` int64 in [0, K): for every position the slot of the kept token that stands for it.
-            Kept tokens point to their own slot.
         drop_index: `[B, N - K]` int64, positions of the dropped tokens, ascending.
+        stand_ins: `[B, N - K]` int64 in [0, K), for each of `drop_index` the slot of the kept token that stands for
+            it; `None` for the nearest kept one in grid order.
     """
 
     keep_index: Tensor
-    source_index: Tensor
     drop_index: Tensor
+    stand_ins: Tensor | None = None
 
     @property
     def kept(self) -> int:
@@ -34,7 +35,19 @@ class TokenSubset:
     @property
     def total(self) -> int:
         """N, the tokens of the full grid."""
-        return self.source_index.shape[1]
+        return self.keep_index.shape[1] + self.drop_index.shape[1]
+
+    @cached_property
+    def source_index(self) -> Tensor:
+        """`[B, N]` int64 in [0, K): for every position the slot of the kept token that stands for it.
+
+        Kept tokens point to their own slot.
+        """
+        if self.stand_ins is None:
+            return _nearest_in_order(self.keep_index, self.total)
+        own = torch.arange(self.kept, device=self.keep_index.device).expand_as(self.keep_index)
+        source = self.keep_index.new_empty(len(self.keep_index), self.total)
+        return source.scatter_(1, self.keep_index, own).scatter_(1, self.drop_index, self.stand_ins)
 
     @classmethod
     def top(cls, scores: Tensor, keep: int) -> TokenSubset:
@@ -67,21 +80,36 @@ class TokenSubset:
         [[0, 2]]
         """
         _check_keep(scores, keep)
-        by_score = scores.sort(dim=1, descending=True, stable=True).indices
-        winners = _best_of_cells(scores, grid, cell).gather(1, by_score)
-        winners_first = winners.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices
-        return cls.from_order(by_score.gather(1, winners_first), keep)
+        winners = _best_of_cells(scores, grid, cell)
+        if keep < winners.shape[1]:
+            preference = torch.full_like(scores, float("-inf")).scatter_(1, winners, scores.gather(1, winners))
+        else:
+            preference = scores.scatter(1, winners, float("inf"))
+        return cls.from_order(preference.sort(dim=1, descending=True, stable=True).indices, keep)
 
     @classmethod
     def from_order(cls, order: Tensor, keep: int) -> TokenSubset:
         """From positions `[B, N]` int64 in order of preference: the first `keep` stay."""
-        keep_index = order[:, :keep].sort(dim=1).values
-        drop_index = order[:, keep:].sort(dim=1).values
-        return cls(keep_index, _nearest_in_order(keep_index, order.shape[1]), drop_index)
+        return cls(order[:, :keep].sort(dim=1).values, order[:, keep:].sort(dim=1).values)
+
+    @classmethod
+    def join(cls, subsets: list[TokenSubset]) -> TokenSubset:
+        """Subsets of as many kept and dropped tokens, as one batch in their order; all or none have stand-ins."""
+        if len(subsets) == 1:
+            return subsets[0]
+        slots = [subset.stand_ins for subset in subsets if subset.stand_ins is not None]
+        keep = torch.cat([subset.keep_index for subset in subsets])
+        return cls(keep, torch.cat([subset.drop_index for subset in subsets]), torch.cat(slots) if slots else None)
+
+    def split(self, parts: int) -> list[TokenSubset]:
+        """One batch as `parts` equal ones, in order."""
+        keep, drop = self.keep_index.chunk(parts), self.drop_index.chunk(parts)
+        slots = [None] * parts if self.stand_ins is None else self.stand_ins.chunk(parts)
+        return [TokenSubset(*part) for part in zip(keep, drop, slots, strict=True)]
 
     def with_stand_ins(self, slots: Tensor) -> TokenSubset:
         """The same subset with other stand-ins: `slots` `[B, N - K]` int64 in [0, K), one for each of `drop_index`."""
-        return replace(self, source_index=self.source_index.scatter(1, self.drop_index, slots))
+        return replace(self, stand_ins=slots)
 
     def gather(self, x: Tensor) -> Tensor:
         """The kept tokens of `x`: `[B, N, C]` -> `[B, K, C]`."""
@@ -98,9 +126,10 @@ def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
     One `index_select` over the flattened rows: it copies whole rows, where `torch.gather` needs an index per element.
     """
     samples, tokens, channels = x.shape
-    offset = torch.arange(0, samples * tokens, tokens, device=index.device).unsqueeze(1)
-    rows = x.reshape(samples * tokens, channels).index_select(0, (index + offset).flatten())
-    return rows.view(samples, index.shape[1], channels)
+    if samples > 1:
+        index = index + torch.arange(0, samples * tokens, tokens, device=index.device).unsqueeze(1)
+    rows = x.reshape(samples * tokens, channels).index_select(0, index.flatten())
+    return rows.view(samples, -1, channels)
 
 
 def kept_tokens(tokens: int, ratio: float) -> int:
@@ -123,25 +152,17 @@ def _check_keep(scores: Tensor, keep: int) -> None:
 
 
 def _best_of_cells(scores: Tensor, grid: tuple[int, int], cell: int) -> Tensor:
-    """`[B, N]` bool, true at the best token of every cell of the grid."""
+    """`[B, cells]` int64, the position of the best token of every cell, the earlier of equals."""
     height, width = grid
     if height * width != scores.shape[1] or cell < 1:
         raise ValueError(
             f"grid {height} x {width} with cells of {cell} does not fit {scores.shape[1]} tokens: "
             "height * width must be the number of tokens, and a cell's edge 1 or more"
         )
-    rows, columns = -(-height // cell), -(-width // cell)
-    padding = (0, columns * cell - width, 0, rows * cell - height)
-
-    def to_cells(plane: Tensor, fill: float) -> Tensor:
-        padded = torch.nn.functional.pad(plane.reshape(-1, height, width), padding, value=fill)
-        cells = padded.reshape(-1, rows, cell, columns, cell).transpose(2, 3)
-        return cells.reshape(-1, rows * columns, cell * cell)
-
-    positions = torch.arange(height * width, device=scores.device).unsqueeze(0)
-    best = to_cells(scores, float("-inf")).argmax(dim=-1, keepdim=True)
-    winners = to_cells(positions, 0).expand(scores.shape[0], -1, -1).gather(-1, best).squeeze(-1)
-    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, winners, True)
+    planes = scores.reshape(-1, 1, height, width)
+    # Max pooling is the search for the best of every cell in one kernel, and tells where it was found.
+    _, positions = torch.nn.functional.max_pool2d(planes, cell, cell, ceil_mode=True, return_indices=True)
+    return positions.flatten(1)
 
 
 def _nearest_in_order(keep_index: Tensor, tokens: int) -> Tensor:

@@ -9,7 +9,7 @@ import importlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -48,52 +48,52 @@ def pack(name: str) -> ModuleType:
     return importlib.import_module(f"{PACK_NAME}.{name}")
 
 
-def full_model(family: str, dtype: torch.dtype) -> Any:
-    """A full-size SDXL or SD 1.5 with random weights."""
+def random_model(family: str, dtype: torch.dtype, tiny: bool = False) -> Any:
+    """An SDXL or SD 1.5 with random weights: full-size, or one that only shows whether a benchmark runs."""
     import tiny_models
 
     if family == "sdxl":
-        return tiny_models.sdxl(depth=(2, 10), channels=320, dtype=dtype)
-    return tiny_models.sd15(channels=320, dtype=dtype)
+        return tiny_models.sdxl(dtype=dtype) if tiny else tiny_models.sdxl((2, 10), 320, dtype=dtype)
+    return tiny_models.sd15(dtype=dtype) if tiny else tiny_models.sd15(channels=320, dtype=dtype)
 
 
-def conditioning(family: str, seed: int) -> Any:
+def conditioning(model: Any, seed: int) -> Any:
     """Random conditioning of 77 text tokens."""
-    context, pooled = (2048, 1280) if family == "sdxl" else (768, None)
+    config = model.model.model_config.unet_config
     generator = torch.Generator().manual_seed(seed)
-    extra = {} if pooled is None else {"pooled_output": torch.randn(1, pooled, generator=generator)}
-    return [[torch.randn(1, 77, context, generator=generator), extra]]
+    extra = (
+        {} if config.get("adm_in_channels") is None else {"pooled_output": torch.randn(1, 1280, generator=generator)}
+    )
+    return [[torch.randn(1, 77, config["context_dim"], generator=generator), extra]]
 
 
-class CallTimer:
-    """Seconds of every model call of a run, the device's queue included."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.seconds: list[float] = []
-
-    def __call__(self, executor: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        synchronize(self._device)
-        start = time.perf_counter()
-        out = executor(*args, **kwargs)
-        synchronize(self._device)
-        self.seconds.append(time.perf_counter() - start)
-        return out
+def sample(
+    model: Any, size: tuple[int, int], steps: int, cfg: float, device: torch.device, batch: int = 1
+) -> list[float]:
+    """Seconds of every step but the first of a run of `sample_latent`."""
+    return sample_latent(model, size, steps, cfg, device, batch)[1]
 
 
-def sample(model: Any, family: str, size: tuple[int, int], steps: int, cfg: float, device: torch.device) -> list[float]:
-    """Run ComfyUI's own sampler (euler, seed 0) and return the seconds of each model call."""
+def sample_latent(
+    model: Any, size: tuple[int, int], steps: int, cfg: float, device: torch.device, batch: int = 1
+) -> tuple[torch.Tensor, list[float]]:
+    """Run ComfyUI's own sampler (euler, seed 0): the final latent, and the seconds of every step but the first.
+
+    `size` is (width, height) in pixels. The device's queue is in the seconds. The first step also loads the model, and
+    a step that a cache left out counts.
+    """
     import comfy.sample
-    from comfy.patcher_extension import WrappersMP
 
-    timer = CallTimer(device)
-    timed = model.clone()
-    timed.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "timer", timer)
-    latent = torch.zeros(1, 4, size[1] // 8, size[0] // 8)
-    noise = comfy.sample.prepare_noise(latent, 0, None)
-    positive, negative = conditioning(family, 1), conditioning(family, 2)
+    stamps: list[float] = []
+
+    def stamp(*_: Any) -> None:
+        synchronize(device)
+        stamps.append(time.perf_counter())
+
+    empty = torch.zeros(batch, 4, size[1] // 8, size[0] // 8)
+    noise = comfy.sample.prepare_noise(empty, 0, None)
+    conditions = [conditioning(model, 1), conditioning(model, 2)]
+    how: dict[str, Any] = {"callback": stamp, "disable_pbar": True, "seed": 0}
     with torch.inference_mode():
-        comfy.sample.sample(
-            timed, noise, steps, cfg, "euler", "normal", positive, negative, latent, disable_pbar=True, seed=0
-        )
-    return timer.seconds
+        latent = comfy.sample.sample(model, noise, steps, cfg, "euler", "normal", *conditions, empty, **how)
+    return latent, [after - before for before, after in pairwise(stamps)]

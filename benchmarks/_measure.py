@@ -18,6 +18,8 @@ import psutil
 import torch
 
 RESULTS = Path(__file__).resolve().parent / "results"
+SCRATCH = RESULTS.parent / "out"
+"""What is not kept, and ignored by git."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -126,9 +128,8 @@ def run_alone(module: str, *arguments: str) -> Any:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def save(name: str, result: dict[str, Any]) -> Path:
-    """Write a result as JSON into `benchmarks/results`."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def save(path: Path, result: dict[str, Any]) -> Path:
+    """Write a result as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return path

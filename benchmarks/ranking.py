@@ -17,7 +17,7 @@ from torch import Tensor
 
 from atedm_core import gwpr
 
-from ._measure import interleave, machine, peak_extra_bytes, pick_device, run_alone, save
+from ._measure import RESULTS, interleave, machine, peak_extra_bytes, pick_device, run_alone, save
 
 SHAPES = {"64 x 64 tokens": (2, 10, 4096, 64), "32 x 32 tokens": (2, 20, 1024, 64)}
 MIB = 1 << 20
@@ -112,7 +112,7 @@ def main() -> None:
     results = {name: measure(name, options, device, dtype) for name in names}
     where = {**machine(device), "dtype": options.dtype, "iterations": options.iterations, "rounds": options.rounds}
     show(results, where)
-    print(f"written to {save('ranking', {'machine': where, 'levels': results})}")
+    print(f"written to {save(RESULTS / 'ranking.json', {'machine': where, 'levels': results})}")
 
 
 if __name__ == "__main__":

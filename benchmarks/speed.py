@@ -1,148 +1,133 @@
-"""Seconds per step, pruned against unpruned, at the three pruning points.
+"""Seconds per step beside the unpruned model: AT-EDM at its three pruning points, peers, and both stacked.
 
-    python dev.py bench speed [--model sdxl] [--sizes 512 1024] [--dtype bfloat16] [--cfg 1] [--rounds 5]
+    python dev.py bench speed [--model sdxl] [--sizes 512 1024] [--dtype bfloat16] [--cfg 1] [--beside peers stacked]
 
-Full-size models with random weights, in ComfyUI's own sampler. The unpruned model and each variant take turns, run by
-run, in one process; the first step of a run is left out. A speed-up is the median over rounds of the ratio of mean
-step times. The ideal is the ratio of FLOPs.
+Full-size models with random weights in ComfyUI's own sampler: speed does not depend on weights, but which steps
+EasyCache and LazyCache leave out does, so their rows show what such savings add up to and not what they save on real
+models. All contenders take turns, run by run, in one process; the first step of a run is left out. A speed-up is the
+median over rounds of the ratio of mean step times, the ideal is the ratio of FLOPs.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import sys
-import time
+from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from . import _host
-from ._measure import machine, pick_device, save
+from . import _command, _host
+from ._contenders import POINTS, RANK_INTERVAL, UNPRUNED, Contender, ideal_speed_up, peers, pruned, stacked, unpruned
+from ._measure import save
+from ._plots import bars
+from ._tables import show, times
 
-RANK_INTERVAL = 4
-STEPS = 1 + RANK_INTERVAL
-POINTS = ("after first layer", "inside first layer", "block start")
-
-
-def variants(model: Any, ratio: float, points: list[str]) -> dict[str, Any]:
-    """The model patched at each pruning point, all blocks pruned from the first step on."""
-    apply = _host.pack("patches.apply").apply_atedm
-    settings = _host.pack("atedm_core.pruning").PruneSettings
-    schedule = _host.pack("atedm_core.dsap").DSAPSchedule(prune_ratio=ratio, early_percent=0.0)
-    made = {}
-    for point in points:
-        interval = RANK_INTERVAL if point == "block start" else 1
-        made[point] = apply(model, schedule, settings(prune_from=point, rank_interval=interval))
-    return made
+STEPS = 1 + 2 * RANK_INTERVAL
+TINY_SIZE = 128
 
 
-def ideal_speed_up(model: Any, size: int, ratio: float, point: str) -> float:
-    """Ratio of FLOPs of the whole model; for the block's start with the ranking steps that it needs."""
-    structure = _host.pack("patches.unet_structure")
-    unet = structure.describe_unet(structure.supported_unet(model))
-    cost = _host.pack("atedm_core.cost").unet_flops
-    latent = (size // 8, size // 8)
-    pruned = cost(unet, latent, ratio, point=point)
-    if point == "block start":
-        ranking = cost(unet, latent, ratio, point="inside first layer")
-        pruned = (pruned * (RANK_INTERVAL - 1) + ranking) / RANK_INTERVAL
-    return cost(unet, latent) / pruned
-
-
-def measure(options: argparse.Namespace, model: Any, size: int, device: torch.device) -> list[dict[str, Any]]:
-    """One row per pruning point."""
-    patched = variants(model, options.ratio, options.points)
-    contenders = {"unpruned": model, **patched}
-
-    def step_seconds(contender: Any) -> float:
-        calls = _host.sample(contender, options.model, (size, size), STEPS, options.cfg, device)
-        return statistics.mean(calls[len(calls) // STEPS :])
-
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+def measure(
+    contenders: list[Contender],
+    size: int,
+    options: argparse.Namespace,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    """One row per contender. The unpruned model has to be the first."""
+    taken: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     peaks: dict[str, float] = {}
-    for round_number in range(options.rounds + 1):
-        for name, contender in contenders.items():
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
-            found = step_seconds(contender)
-            if device.type == "cuda":
-                peaks[name] = torch.cuda.max_memory_allocated(device) / 2**20
-            if round_number > 0:  # the first round warms up
-                times[name].append(found)
-            print(f"\r{size} px, round {round_number} of {options.rounds}, {name}: {found:.3f} s/step   ", end="")
-    print(file=sys.stderr)
-    rows = []
-    for point in patched:
-        ratios = [full / pruned for full, pruned in zip(times["unpruned"], times[point], strict=True)]
-        rows.append(
-            {
-                "size": size,
-                "point": point,
-                "unpruned_seconds": statistics.median(times["unpruned"]),
-                "seconds": statistics.median(times[point]),
-                "speed_up": statistics.median(ratios),
-                "spread": [min(ratios), max(ratios)],
-                "ideal": ideal_speed_up(model, size, options.ratio, point),
-                "peak_mib": peaks.get(point),
-                "unpruned_peak_mib": peaks.get("unpruned"),
-            }
-        )
-    return rows
+    columns = (*Progress.get_default_columns()[:3], TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[last]}"), refresh_per_second=1) as progress:
+        task = progress.add_task(f"{size} px", total=(options.rounds + 1) * len(contenders), last="")
+        for round_number in range(options.rounds + 1):
+            for contender in contenders:
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats(device)
+                steps = _host.sample(contender.model, (size, size), options.steps, options.cfg, device, options.batch)
+                if device.type == "cuda":
+                    peaks[contender.name] = torch.cuda.max_memory_allocated(device) / 2**20
+                if round_number > 0:  # the first round warms up
+                    taken[contender.name].append(statistics.mean(steps))
+                progress.update(task, advance=1, last=f"{contender.name}: {statistics.mean(steps):.3f} s/step")
+    return [_row(contender, contenders[0], size, options.ratio, taken, peaks) for contender in contenders]
 
 
-def show(rows: list[dict[str, Any]], where: dict[str, Any]) -> None:
-    """One table, the machine under it."""
-    table = Table(title="Seconds per step, pruned against unpruned")
-    for column in ("size", "tokens dropped", "unpruned", "pruned", "speed-up", "min to max", "ideal"):
-        table.add_column(column, justify="left" if column == "tokens dropped" else "right")
+def _row(
+    contender: Contender,
+    full: Contender,
+    size: int,
+    ratio: float,
+    taken: dict[str, list[float]],
+    peaks: dict[str, float],
+) -> dict[str, Any]:
+    ratios = [a / b for a, b in zip(taken[full.name], taken[contender.name], strict=True)]
+    ideal = None
+    if contender.point is not None and contender.alone:
+        ideal = ideal_speed_up(full.model, (size, size), ratio, contender.point)
+    return {
+        "size": size,
+        "contender": contender.name,
+        "seconds": statistics.median(taken[contender.name]),
+        "speed_up": statistics.median(ratios),
+        "spread": [min(ratios), max(ratios)],
+        "ideal": ideal,
+        "peak_mib": peaks.get(contender.name),
+    }
+
+
+def report(rows: list[dict[str, Any]], where: dict[str, Any], path: Path) -> None:
+    """Print the table, write JSON and plots."""
+    memory = any(row["peak_mib"] for row in rows)
+    columns = ["", "size", "s/step", "speed-up", "min to max", "ideal", *(["peak MiB"] if memory else [])]
+    cells = []
     for row in rows:
-        table.add_row(
-            str(row["size"]),
-            row["point"],
-            f"{row['unpruned_seconds']:.3f} s",
-            f"{row['seconds']:.3f} s",
-            f"{row['speed_up']:.2f}x",
-            f"{row['spread'][0]:.2f} to {row['spread'][1]:.2f}",
-            f"{row['ideal']:.2f}x",
+        low, high = row["spread"]
+        cells.append(
+            [
+                row["contender"],
+                str(row["size"]),
+                f"{row['seconds']:.3f}",
+                times(row["speed_up"]),
+                f"{low:.2f} to {high:.2f}",
+                times(row["ideal"]),
+                *([f"{row['peak_mib']:.0f}"] if memory else []),
+            ]
         )
-    console = Console()
-    console.print()
-    console.print(table)
-    console.print(", ".join(f"{key} {value}" for key, value in where.items()), style="dim")
+    show("Seconds per step beside the unpruned model", columns, cells, where)
+    print(f"written to {save(path, {'machine': where, 'rows': rows})}")
+    for size in sorted({row["size"] for row in rows}):
+        own = [row for row in rows if row["size"] == size and row["contender"] != UNPRUNED]
+        values = {row["contender"]: row["speed_up"] for row in own}
+        ideal = {row["contender"]: row["ideal"] for row in own if row["ideal"]}
+        title = f"{where['model'].upper()} at {size} px, {where['dtype']}, {where['device']}"
+        plot = path.with_name(f"{path.stem}-{size}.png")
+        print(f"plot: {bars(plot, title, 'times as fast as unpruned', values, ideal)}")
 
 
 def main() -> None:
     """Parse, measure, print, save."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", choices=["sdxl", "sd15"], default="sdxl")
+    parser = _command.parser(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", help="edges in pixels; default 512, or 1024 and 2048 on a GPU")
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="default bfloat16")
-    parser.add_argument("--cfg", type=float, default=1.0, help="1 runs one condition, more runs two")
-    parser.add_argument("--ratio", type=float, default=0.63)
-    parser.add_argument("--points", nargs="+", choices=POINTS, default=list(POINTS))
+    parser.add_argument("--points", nargs="*", choices=POINTS, default=list(POINTS))
+    parser.add_argument("--beside", nargs="*", choices=["peers", "stacked"], default=["peers", "stacked"])
+    parser.add_argument("--batch", type=int, default=1, help="pictures at once")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of a run; the first is not timed")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, help="of the CPU; default all")
-    parser.add_argument("--device", help="default: the accelerator if there is one")
     options = parser.parse_args()
-    device = pick_device(options.device)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    _host.enter(device)
-    started = time.perf_counter()
-    dtype = getattr(torch, options.dtype or "bfloat16")
-    model = _host.full_model(options.model, dtype)
-    print(f"{options.model} built in {time.perf_counter() - started:.0f} s")
-    sizes = options.sizes or ([512] if device.type == "cpu" else [1024, 2048])
-    rows = [row for size in sizes for row in measure(options, model, size, device)]
-    where = {**machine(device), "model": options.model, "dtype": str(dtype), "cfg": options.cfg}
-    where |= {"prune_ratio": options.ratio, "attention": "PyTorch", "rounds": options.rounds}
-    show(rows, where)
+    device, model = _command.prepare(options)
+    contenders = [unpruned(model), *pruned(model, options.ratio, options.points)]
+    if "peers" in options.beside:
+        contenders += peers(model)
+    if "stacked" in options.beside:
+        contenders += stacked(model, options.ratio)
+    sizes = options.sizes or ([TINY_SIZE] if options.tiny else [512] if device.type == "cpu" else [1024, 2048])
+    rows = [row for size in sizes for row in measure(contenders, size, options, device)]
+    where = _command.where(options, device, batch=options.batch, steps=options.steps, rounds=options.rounds)
     pixels = "-".join(str(size) for size in sizes)
-    name = f"speed-{options.model}-{device.type}-{str(dtype).removeprefix('torch.')}-cfg{options.cfg:g}-{pixels}px"
-    print(f"written to {save(name, {'machine': where, 'rows': rows})}")
+    batch = [f"batch{options.batch}"] if options.batch > 1 else []
+    beside = ["beside"] if options.beside else []
+    report(rows, where, _command.result_path("speed", options, device, *batch, f"{pixels}px", *beside))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def bench_command(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     if name not in names:
         raise DevError(f"There is no benchmark {name!r}. There are:\n{listing}")
-    return run_in_host(prepare(), ["-m", f"benchmarks.{name}", *rest])
+    return run_in_host(prepare(dev_tools=True), ["-m", f"benchmarks.{name}", *rest])
 
 
 def test_command(arguments: Sequence[str]) -> int:

@@ -71,24 +71,12 @@ class RankMemory:
 
 def join(rankings: list[Ranking]) -> tuple[Tensor, TokenSubset]:
     """Scores and subsets of several conditions, as one batch in their order."""
-    if len(rankings) == 1:
-        return rankings[0].per_head, rankings[0].subset
-    subsets = [ranking.subset for ranking in rankings]
-    joined = TokenSubset(
-        torch.cat([subset.keep_index for subset in subsets]),
-        torch.cat([subset.source_index for subset in subsets]),
-        torch.cat([subset.drop_index for subset in subsets]),
-    )
-    return torch.cat([ranking.per_head for ranking in rankings]), joined
+    per_head = [ranking.per_head for ranking in rankings]
+    scores = per_head[0] if len(per_head) == 1 else torch.cat(per_head)
+    return scores, TokenSubset.join([ranking.subset for ranking in rankings])
 
 
 def split(per_head: Tensor, subset: TokenSubset, conditions: int, grid: tuple[int, int], sigma: float) -> list[Ranking]:
     """One batch's scores and subset, as one ranking per condition."""
-    parts = zip(
-        per_head.chunk(conditions),
-        subset.keep_index.chunk(conditions),
-        subset.source_index.chunk(conditions),
-        subset.drop_index.chunk(conditions),
-        strict=True,
-    )
-    return [Ranking(scores, TokenSubset(keep, source, drop), grid, sigma) for scores, keep, source, drop in parts]
+    parts = zip(per_head.chunk(conditions), subset.split(conditions), strict=True)
+    return [Ranking(scores, own, grid, sigma) for scores, own in parts]

@@ -1,0 +1,77 @@
+"""What is measured side by side: the unpruned model, AT-EDM at its three pruning points, peers, and both stacked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import _host
+from ._peers import PEERS
+
+UNPRUNED = "unpruned"
+RANK_INTERVAL = 4
+"""Noise levels between rankings at the block's start, which uses a ranking more than once."""
+POINTS = ("after first layer", "inside first layer", "block start")
+STACKED_POINT = "inside first layer"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model to run.
+
+    Attributes:
+        name: in tables.
+        model: a ComfyUI MODEL.
+        point: where AT-EDM drops tokens, `None` where it does not take part.
+        alone: whether nothing but AT-EDM is on the model, so that FLOPs say what is possible.
+    """
+
+    name: str
+    model: Any
+    point: str | None = None
+    alone: bool = True
+
+
+def unpruned(model: Any) -> Contender:
+    """The model as it is."""
+    return Contender(UNPRUNED, model)
+
+
+def pruned(model: Any, ratio: float, points: list[str]) -> list[Contender]:
+    """AT-EDM at each of the points."""
+    return [Contender(f"AT-EDM, {point}", apply(model, ratio, point), point) for point in points]
+
+
+def peers(model: Any) -> list[Contender]:
+    """Each peer on its own."""
+    return [Contender(name, make(model), alone=False) for name, make in PEERS.items()]
+
+
+def stacked(model: Any, ratio: float) -> list[Contender]:
+    """Each peer with AT-EDM, put on before it as a user would put the node after the loader."""
+    under = apply(model, ratio, STACKED_POINT)
+    return [Contender(f"AT-EDM + {name}", make(under), STACKED_POINT, alone=False) for name, make in PEERS.items()]
+
+
+def apply(model: Any, ratio: float, point: str) -> Any:
+    """AT-EDM at one pruning point, all blocks pruned from the first step on."""
+    settings = _host.pack("atedm_core.pruning").PruneSettings
+    schedule = _host.pack("atedm_core.dsap").DSAPSchedule(prune_ratio=ratio, early_percent=0.0)
+    interval = RANK_INTERVAL if point == "block start" else 1
+    return _host.pack("patches.apply").apply_atedm(model, schedule, settings(prune_from=point, rank_interval=interval))
+
+
+def ideal_speed_up(model: Any, size: tuple[int, int], ratio: float, point: str) -> float:
+    """FLOPs of the whole model over those left; for the block's start with the ranking steps that it needs.
+
+    `size` is (width, height) in pixels.
+    """
+    structure = _host.pack("patches.unet_structure")
+    unet = structure.describe_unet(structure.supported_unet(model))
+    flops = _host.pack("atedm_core.cost").unet_flops
+    latent = (size[1] // 8, size[0] // 8)
+    left = flops(unet, latent, ratio, point=point)
+    if point == "block start":
+        ranking = flops(unet, latent, ratio, point="inside first layer")
+        left = (left * (RANK_INTERVAL - 1) + ranking) / RANK_INTERVAL
+    return flops(unet, latent) / left
