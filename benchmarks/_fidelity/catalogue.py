@@ -87,6 +87,10 @@ class _Solver:
         ratio = ratio_for(self.share, at, self.progress)
         return f"{name} (ratio {ratio:.3f})", at(ratio)
 
+    def reaches(self, pruning: Pruning) -> bool:
+        """Whether the highest ratio there is was high enough."""
+        return abs(planned_share(pruning, self.progress) - self.share) < 2e-3
+
 
 def with_settings(**changed: Any) -> Pruning:
     """The defaults with some settings changed."""
@@ -155,7 +159,7 @@ def _schedule(sizes: Sizes, solve: _Solver) -> list[Row]:
         found.append(solve(f"stage ends early, 0.3, {ramp}", ramp=ramp))
         found.append(solve(f"all early, 0.3, {ramp}", early_blocks="all", ramp=ramp))
     found.append(solve("stage ends early, 0.3, early ratio 0.3", early_ratio=0.3))
-    return [_row("schedule", name, pruning, sizes.ablation) for name, pruning in found]
+    return [_row("schedule", name, pruning, sizes.ablation) for name, pruning in found if solve.reaches(pruning)]
 
 
 def _points(sizes: Sizes, solve: _Solver) -> list[Row]:
@@ -195,7 +199,7 @@ def _steps(sizes: Sizes) -> list[Row]:
                 for fewer in FEWER[steps]
                 for one in (_fewer("steps", "choose", sizes.map, full, fewer),)
             ]
-            if steps != longest.steps:
+            if steps not in (longest.steps, *FEWER[longest.steps]):
                 rows.append(Row("steps", f"{sampler}, {steps} of 50 steps", Case(full), "choose", sizes.map, longest))
     return rows
 
