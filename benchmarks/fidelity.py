@@ -11,12 +11,13 @@ benchmarks/results/fidelity, and the tables into docs/fidelity.md.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ._fidelity import catalogue, report
+from ._fidelity import catalogue, report, timing
 from ._fidelity.captions import LARGEST_SET
 from ._fidelity.cases import Row
 from ._fidelity.session import Session
@@ -33,6 +34,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few rows on 4 captions, printed only")
     parser.add_argument("--fresh", action="store_true", help="draw pruned pictures anew, as after a change of the pack")
     parser.add_argument("--report", action="store_true", help="draw nothing: tables and plots of what is there")
+    parser.add_argument("--time", action="store_true", help="only time pictures, in turns; wants a quiet machine")
     parser.add_argument("--out", type=Path, default=HERE, help="where what is drawn is kept")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -71,6 +73,9 @@ def main(arguments: Sequence[str]) -> int:
         print(f"\nStopped: {options.out} cannot be written: {error}", file=sys.stderr)
         return 1
     session = Session.open()
+    if options.time:
+        report.save_times(timing.measure(session))
+        return 0
     try:
         groups = chosen(options, session)
     except ValueError as error:
@@ -96,6 +101,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    # so that a killed sweep takes its workers along
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

@@ -58,6 +58,15 @@ def save(groups: dict[str, list[Row]], store: Store, session: Session) -> None:
     print(f"tables, plots and pictures are in {FOLDER.relative_to(ROOT)}")
 
 
+def save_times(found: list[Line]) -> None:
+    """Write the times of pictures and put them where they are shown."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine(torch.device("cpu")), "title": tables.TITLES["time"], "lines": _rounded(found)}
+    (FOLDER / "time.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    draw_up()
+    print(tables.table("time", found))
+
+
 def draw_up() -> None:
     """Tables, plots and the document from the JSON files alone, so that they cannot say anything else."""
     saved = {name: _lines(name) for name in tables.TITLES}

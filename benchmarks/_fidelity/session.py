@@ -109,6 +109,7 @@ class Session:
         record: bool = False,
         shown: Trajectory | None = None,
         watch: Callable[[Any], None] | None = None,
+        timed: bool = False,
     ) -> Drawn:
         """Pictures of a case.
 
@@ -118,6 +119,7 @@ class Session:
             record: keep every step of the run (euler and its like, that call back at the latent they predict from).
             shown: for a replay, the latents to predict from.
             watch: called with the pack's event for every block that was pruned.
+            timed: leave out PyTorch's counter of FLOPs, which some peers need and which takes time.
         """
         sampling, tape = case.sampling, Tape()
         edge = sampling.size // 8
@@ -129,7 +131,7 @@ class Session:
         with ExitStack() as around, torch.inference_mode():
             around.enter_context(in_place(case.pruning.control if case.pruning else None))
             around.enter_context(self._counted(tape))
-            counter = _flop_counter() if _needs_counting(case.peer) else None
+            counter = _flop_counter() if _needs_counting(case.peer) and not timed else None
             if counter is not None:
                 around.enter_context(counter)
             started = time.perf_counter()

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from .._measure import SCRATCH
 from .captions import CaptionSet
 from .cases import Case
 from .session import Drawn, Trajectory
 
-HERE = Path(__file__).resolve().parents[1] / "out" / "fidelity"
+HERE = SCRATCH / "fidelity"
 
 
 @dataclass(frozen=True)

@@ -22,17 +22,18 @@ from .store import Spot, Store
 RECORDED = Sampling()
 """Unpruned runs of this sampling keep every step, for replays."""
 TURNS = {
-    "main": (0.0, 0.25),
+    "main": (0.0, 0.5),
     "selection": (0.0, 0.5),
     "recovery": (0.0, 0.5),
     "schedule": (0.1, 0.5),
-    "points": (0.1, 0.5),
+    "points": (0.2, 0.5),
     "levels": (0.2, 0.5),
-    "progress": (0.3, 1.0),
-    "ranking": (0.3, 1.0),
-    "steps": (0.4, 2.0),
+    "steps": (0.3, 2.0),
+    "progress": (0.4, 1.0),
+    "ranking": (0.4, 1.0),
 }
 LATER = (0.9, 1.0)
+LONG = 0.5
 """When the first batch of a group has its turn, and how much later each further one: what the defaults are chosen by
 comes first, the step map, as long as all other groups together, waits until there is something of each of those."""
 CALLS_PER_STEP = {"heun": 2, "dpm_2": 2, "dpmpp_sde": 2, "dpmpp_2s_ancestral": 2}
@@ -56,8 +57,9 @@ def missing(rows: Sequence[Row], store: Store, worker: int = 0, workers: int = 1
                 found.setdefault(spot, row)
 
     def turn(spot: Spot) -> float:
-        start, pace = TURNS.get(found[spot].group, LATER)
-        return start + pace * spot.batch
+        row = found[spot]
+        start, pace = TURNS.get(row.group, LATER)
+        return start + pace * spot.batch + (LONG if row.group == "steps" and row.case.sampling.steps > 20 else 0.0)
 
     return [(found[spot], spot) for spot in sorted(found, key=turn)]
 

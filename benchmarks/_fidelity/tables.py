@@ -23,6 +23,7 @@ TITLES = {
     "samplers": "Samplers",
     "cfg": "Guidance",
     "progress": "Errors of single steps over progress",
+    "time": "Seconds on the demo model",
 }
 STEP_KINDS = {"own": "own picture", "stacked": "50-step picture"}
 
@@ -35,6 +36,8 @@ def table(group: str, found: Sequence[Line]) -> str:
         return "\n\n".join(step_table(found, kind) for kind in STEP_KINDS)
     if group == "progress":
         return _progress_table(found)
+    if group == "time":
+        return _time_table(found)
     pictures, name = found[0]["pictures"], found[0]["captions"]
     rows = [_cells(line) for line in found]
     head = ["", "PSNR, dB", "quartiles", "SSIM", "latent error", "same scene", "right", "FLOPs", "on SDXL"]
@@ -124,6 +127,14 @@ def _progress_table(found: Sequence[Line]) -> str:
         for line in found
     ]
     return markdown(head, rows) + f"\n\n{found[0]['pictures']} captions of the set *{found[0]['captions']}*."
+
+
+def _time_table(found: Sequence[Line]) -> str:
+    rows = [
+        [line["name"], f"{line['unpruned_seconds']:.2f} s", f"{line['seconds']:.2f} s", f"{line['speed_up']:.2f}x"]
+        for line in found
+    ]
+    return markdown(["", "unpruned", "this", "faster"], rows)
 
 
 def _middle(line: Line) -> float:
