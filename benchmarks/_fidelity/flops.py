@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from atedm_core.cost import PrunePoint, block_flops, prune_point, unet_flops
+from atedm_core.cost import PrunePoint, block_flops, prune_point, self_attention_flops, unet_flops
 from atedm_core.tokens import kept_tokens
 from atedm_core.unet import AttentionBlock, UNetStructure, stage_ends
 
@@ -93,6 +93,21 @@ def sdxl_flops(tape: Tape, pruning: Pruning | None) -> float:
         full, pruned = _block_pair(block, round(one.kept_share, 6), _point(block, pruning, ranks))
         spent -= one.samples * (full - pruned)
     return spent
+
+
+def sdxl_flops_with_tome(calls: int, ratio: float) -> float:
+    """Of `calls` calls on SDXL at 1024 px with ToMe at every level: self-attention runs on the tokens left unmerged.
+
+    A quarter of the tokens, one of every 2 x 2, is never merged.
+    """
+    structure = sdxl()
+    saved = 0
+    for block in structure.blocks:
+        height, width = structure.grid(block.level, SDXL_LATENT)
+        tokens = height * width
+        left = tokens - min(int(tokens * ratio), tokens - tokens // 4)
+        saved += block.layers * (self_attention_flops(block.width, tokens) - self_attention_flops(block.width, left))
+    return float(calls * (unet_flops(structure, SDXL_LATENT) - saved))
 
 
 @cache

@@ -19,7 +19,7 @@ from .. import _host, _peers
 from .captions import Caption
 from .cases import Case, Peer, Pruning, Sampling
 from .controls import in_place
-from .flops import Tape, demo_flops, sdxl_flops
+from .flops import Tape, demo_flops, sdxl_flops, sdxl_flops_with_tome
 
 CACHES = ("easy_cache", "lazy_cache")
 """Peers that leave calls out and change nothing within one: their FLOPs follow from the calls that were made."""
@@ -160,6 +160,8 @@ class Session:
         info = {"flops": flops, "calls": sum(tape.calls) / conditions, "seconds": seconds}
         if counter is None:
             info["sdxl_flops"] = sdxl_flops(tape, case.pruning)
+        elif case.peer is not None and case.peer.name == "tome":
+            info["sdxl_flops"] = sdxl_flops_with_tome(sum(tape.calls), dict(case.peer.arguments)["ratio"])
         return {name: value / pictures for name, value in info.items()}
 
     def structure(self) -> Any:

@@ -28,14 +28,13 @@ TURNS = {
     "schedule": (0.1, 0.5),
     "points": (0.2, 0.5),
     "levels": (0.2, 0.5),
-    "steps": (0.3, 2.0),
+    "steps": (0.1, 2.0),
     "progress": (0.4, 1.0),
     "ranking": (0.4, 1.0),
 }
 LATER = (0.9, 1.0)
-LONG = 0.5
 """When the first batch of a group has its turn, and how much later each further one: what the defaults are chosen by
-comes first, the step map, as long as all other groups together, waits until there is something of each of those."""
+comes first. The step map is as long as all other groups together, and its short runs come before its long ones."""
 CALLS_PER_STEP = {"heun": 2, "dpm_2": 2, "dpmpp_sde": 2, "dpmpp_2s_ancestral": 2}
 
 
@@ -59,7 +58,8 @@ def missing(rows: Sequence[Row], store: Store, worker: int = 0, workers: int = 1
     def turn(spot: Spot) -> float:
         row = found[spot]
         start, pace = TURNS.get(row.group, LATER)
-        return start + pace * spot.batch + (LONG if row.group == "steps" and row.case.sampling.steps > 20 else 0.0)
+        long = max(row.case.sampling.steps, min(row.reference.sampling.steps, 20)) / 40 if row.group == "steps" else 0.0
+        return start + pace * spot.batch + long
 
     return [(found[spot], spot) for spot in sorted(found, key=turn)]
 
