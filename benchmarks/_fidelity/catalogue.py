@@ -60,6 +60,7 @@ def build(progress: Progress, sizes: Sizes) -> dict[str, list[Row]]:
         "main": _main(sizes),
         "selection": _selection(sizes),
         "recovery": _recovery(sizes),
+        "temporal": _temporal(sizes, solve),
         "schedule": _schedule(sizes, solve),
         "points": _points(sizes, solve),
         "ratio": _ratio(sizes),
@@ -146,6 +147,28 @@ def _recovery(sizes: Sizes) -> list[Row]:
         for recovery, stand_in in dict.fromkeys(choices)
         for n in (sizes.ablation,)
     ]
+
+
+def _temporal(sizes: Sizes, solve: _Solver) -> list[Row]:
+    """Temporal recovery, where the pack has it: its memory wants whole steps early, and turns may need no ranking."""
+    if "temporal" not in RECOVERIES:
+        return []
+    settings = replace(DEFAULTS, recovery="temporal")
+    found = [("defaults", Pruning()), ("temporal (ratio 0.63)", Pruning(SCHEDULE, settings))]
+    found += [
+        ("temporal, top-k", Pruning(SCHEDULE, replace(settings, selection="top-k"))),
+        ("temporal, random", Pruning(SCHEDULE, settings, "random")),
+        ("temporal, even grid", Pruning(SCHEDULE, settings, "even grid")),
+        solve("temporal, no schedule", settings, early_percent=0.0),
+    ]
+    found += [
+        solve(f"temporal, all early, {percent:g}", settings, early_percent=percent, early_blocks="all")
+        for percent in (0.05, 0.1, 0.15, 0.2)
+    ]
+    for point, interval in (("inside first layer", 1), ("block start", 2), ("block start", 4)):
+        there = replace(settings, prune_from=point, rank_interval=interval)
+        found.append(solve(f"temporal, {point}, ranked every {interval}", there))
+    return [_row("temporal", name, pruning, sizes.ablation) for name, pruning in found]
 
 
 def _schedule(sizes: Sizes, solve: _Solver) -> list[Row]:

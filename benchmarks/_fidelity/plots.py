@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from .summary import Line
 
-SHARES = {"share": "demo model's FLOPs", "sdxl_share": "SDXL's FLOPs at 1024 px"}
+SHARES = {"share": "of the demo model's FLOPs", "sdxl_share": "of SDXL's FLOPs at 1024 px"}
 PEER_CURVES = ("ToMe", "HyperTile", "Deep Shrink", "EasyCache", "LazyCache", "AT-EDM 0.63 and EasyCache")
 RESOLUTION = 110
 
@@ -33,7 +33,7 @@ def pareto(ratio: Sequence[Line], peers: Sequence[Line], file: Path) -> None:
     for axis, (measure, title) in zip(axes, SHARES.items(), strict=True):
         for number, (name, found) in enumerate(curves.items()):
             _curve(axis, name, [line for line in found if line[measure] is not None], measure, number)
-        axis.set_xlabel(f"share of the {title}")
+        axis.set_xlabel(f"share {title}")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("median PSNR to the unpruned picture, dB")
     axes[0].legend(fontsize=8)
@@ -72,7 +72,8 @@ def step_map(found: Sequence[Line], file: Path) -> None:
             _gains(axis, [line for line in found if line["sampler"] == sampler and f"{kind}_gain" in line], kind)
             axis.set_title(f"{sampler}, {title}", fontsize=9)
         row[0].set_ylabel("dB nearer than fewer steps\n(above 0: pruning wins)")
-    axes[0][0].legend(fontsize=8)
+    if axes[0][0].lines[1:]:  # beside the line at 0
+        axes[0][0].legend(fontsize=8)
     _save(figure, file)
 
 

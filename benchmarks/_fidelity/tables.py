@@ -13,6 +13,7 @@ TITLES = {
     "main": "The defaults, the paper's recipe and the controls",
     "selection": "Which tokens stay",
     "recovery": "What a dropped token gets back, and from which stand-in",
+    "temporal": "Temporal recovery",
     "schedule": "Schedules that spend the same FLOPs on SDXL",
     "points": "Where in the block tokens are dropped",
     "ratio": "How many tokens are dropped",
