@@ -25,6 +25,8 @@ BASE = Sampling()
 PAPER = Pruning(PAPER_SCHEDULE, PAPER_SETTINGS)
 NEWER_RECOVERIES = tuple(one for one in RECOVERIES if one not in ("update", "copy", "zero", "interpolate"))
 """What the pack offers beyond its first four; they join the main table by themselves."""
+QUARTER_ONLY, HALF_LESS = (1.0, 0.0, 1.0), (1.0, 0.5, 1.0)
+"""Level scales: SDXL's half-resolution level left whole, as the paper's dagger variant does, or pruned half as much."""
 RATIOS = (0.1, 0.25, 0.4, 0.63, 0.8, 0.9)
 MAP_STEPS = (4, 6, 8, 12, 20, 30, 50)
 MAP_SAMPLERS = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde")
@@ -57,7 +59,7 @@ def build(progress: Progress, sizes: Sizes) -> dict[str, list[Row]]:
     share = planned_share(Pruning(), progress(BASE))
     solve = _Solver(share, progress(BASE))
     return {
-        "main": _main(sizes),
+        "main": _main(sizes, solve),
         "selection": _selection(sizes),
         "recovery": _recovery(sizes),
         "temporal": _temporal(sizes, solve),
@@ -105,7 +107,7 @@ def _row(
     return Row(group, name, Case(sampling, pruning, **more), captions, count)
 
 
-def _main(sizes: Sizes) -> list[Row]:
+def _main(sizes: Sizes, solve: _Solver) -> list[Row]:
     """What the document's first table shows, on captions that nothing was chosen by."""
     prunings = {
         "paper's recipe": PAPER,
@@ -117,6 +119,9 @@ def _main(sizes: Sizes) -> list[Row]:
         "copy, stand-in by cosine": with_settings(recovery="copy"),
         "no schedule": Pruning(replace(SCHEDULE, early_percent=0.0)),
     }
+    prunings |= dict(
+        [solve("quarter level only", level_scales=QUARTER_ONLY), solve("half level at 0.5", level_scales=HALF_LESS)]
+    )
     prunings |= {f"recovery {one}": with_settings(recovery=one) for one in NEWER_RECOVERIES}
     rows = [_row("main", name, pruning, sizes.main, "confirm") for name, pruning in prunings.items()]
     return rows + [_fewer("main", "confirm", sizes.main, BASE, steps) for steps in FEWER[20]]
@@ -261,7 +266,7 @@ def _ranking(sizes: Sizes) -> list[Row]:
 
 def _levels(sizes: Sizes, solve: _Solver) -> list[Row]:
     found = [("both levels (ratio 0.63)", Pruning())]
-    scales = {"quarter only": (1.0, 0.0, 1.0), "half at 0.5": (1.0, 0.5, 1.0), "half at 1.3": (1.0, 1.3, 1.0)}
+    scales = {"quarter only": QUARTER_ONLY, "half at 0.5": HALF_LESS, "half at 1.3": (1.0, 1.3, 1.0)}
     scales |= {"half only": (1.0, 1.0, 0.0)}
     for name, levels in scales.items():
         found.append((f"{name} (ratio 0.63)", Pruning(replace(SCHEDULE, level_scales=levels))))

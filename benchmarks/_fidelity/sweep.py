@@ -22,7 +22,7 @@ from .store import Spot, Store
 RECORDED = Sampling()
 """Unpruned runs of this sampling keep every step, for replays."""
 TURNS = {
-    "main": (0.0, 0.5),
+    "main": (0.0, 0.2),
     "selection": (0.0, 0.5),
     "recovery": (0.0, 0.5),
     "temporal": (0.0, 0.5),
@@ -30,10 +30,10 @@ TURNS = {
     "points": (0.2, 0.5),
     "levels": (0.2, 0.5),
     "steps": (0.1, 2.0),
-    "progress": (0.4, 1.0),
-    "ranking": (0.4, 1.0),
+    "progress": (0.4, 0.5),
+    "ranking": (0.4, 0.5),
 }
-LATER = (0.9, 1.0)
+LATER = (0.4, 0.5)
 """When the first batch of a group has its turn, and how much later each further one: what the defaults are chosen by
 comes first. The step map is as long as all other groups together, and its short runs come before its long ones."""
 CALLS_PER_STEP = {"heun": 2, "dpm_2": 2, "dpmpp_sde": 2, "dpmpp_2s_ancestral": 2}

@@ -74,7 +74,7 @@ def step_table(found: Sequence[Line], kind: str) -> str:
         cells = [_gain(own.get(number, {}), kind) for number in steps]
         rows.append([f"{sampler}, ratio {ratio:g}", f"{sum(shares) / len(shares):.0%}", *cells])
     head = [f"nearer to the {STEP_KINDS[kind]}, dB", "FLOPs on SDXL", *(f"{number} steps" for number in steps)]
-    return markdown(head, rows) + f"\n\n{min(line.get('pictures', 0) for line in found)} captions."
+    return markdown(head, rows) + f"\n\n{max(line.get('pictures', 0) for line in found)} captions."
 
 
 def insert(document: Path, tables: dict[str, str]) -> None:
