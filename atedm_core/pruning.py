@@ -83,6 +83,11 @@ class PruneSettings:
                 f"rank_interval is {self.rank_interval}: give a whole number from 1 to {MAX_RANK_INTERVAL}"
             )
 
+    @property
+    def needs_only_self_attention(self) -> bool:
+        """Whether a layer's queries and keys can go once its self-attention has ranked the tokens."""
+        return self.ranking == "self-attention" and self.stand_in != "attention"
+
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "ranking": RANKINGS,

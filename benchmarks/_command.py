@@ -25,6 +25,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--threads", type=int, help="of the CPU; default all")
     made.add_argument("--device", help="default: the accelerator if there is one")
     made.add_argument("--tiny", action="store_true", help="a tiny model and small pictures: shows that it runs")
+    made.add_argument("--results", type=Path, help="folder to write to; default benchmarks/results, or out with --tiny")
     return made
 
 
@@ -42,11 +43,18 @@ def prepare(options: argparse.Namespace) -> tuple[torch.device, Any]:
 
 def where(options: argparse.Namespace, device: torch.device, **more: Any) -> dict[str, Any]:
     """What a result says about how it came about."""
-    ran = {"model": options.model, "dtype": options.dtype, "cfg": options.cfg, "prune_ratio": options.ratio}
+    model = f"tiny {options.model}" if options.tiny else options.model
+    ran = {"model": model, "dtype": options.dtype, "cfg": options.cfg, "prune_ratio": options.ratio}
     return {**machine(device), **ran, "attention": "PyTorch", **more}
 
 
 def result_path(kind: str, options: argparse.Namespace, device: torch.device, *parts: str) -> Path:
-    """Where a result goes: what, of which model, on what kind of device, how. Tiny models' are not kept."""
-    name = "-".join([kind, options.model, device.type, options.dtype, f"cfg{options.cfg:g}", *parts])
-    return (SCRATCH if options.tiny else RESULTS) / f"{name}.json"
+    """Where a result goes, in a file that says what, of which model, on what kind of device, how."""
+    model = f"tiny-{options.model}" if options.tiny else options.model
+    name = "-".join([kind, model, device.type, options.dtype, f"cfg{options.cfg:g}", *parts])
+    return results_folder(options) / f"{name}.json"
+
+
+def results_folder(options: argparse.Namespace) -> Path:
+    """The folder asked for; what tiny models give is not kept."""
+    return options.results or (SCRATCH if options.tiny else RESULTS)

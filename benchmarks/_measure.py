@@ -16,6 +16,9 @@ from typing import Any
 
 import psutil
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SCRATCH = RESULTS.parent / "out"
@@ -87,6 +90,43 @@ def peak_extra_bytes(work: Callable[[], Any], device: torch.device) -> int:
     return peak[0] - before
 
 
+def peak_tensor_bytes(work: Callable[[], Any], device: torch.device) -> int:
+    """The most bytes that tensors made by one call of `work` hold at once.
+
+    On a CUDA device it is the allocator's own count. Elsewhere every operation is watched: exact and the same each
+    time, without what a kernel borrows while it runs, and without what the process keeps of memory once freed.
+    """
+    if device.type == "cuda":
+        return peak_extra_bytes(work, device)
+    with TensorCount() as count:
+        work()
+    return count.peak
+
+
+class TensorCount(TorchDispatchMode):
+    """Bytes of the tensors made while it is active that are alive, at their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        known = {tensor.untyped_storage()._cdata for tensor in _tensors((args, kwargs))}
+        out = func(*args, **(kwargs or {}))
+        for tensor in _tensors(out):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in known:
+                self._alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self._alive = {key: held for key, held in self._alive.items() if not held[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+        return out
+
+
+def _tensors(found: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor)]
+
+
 def machine(device: torch.device) -> dict[str, Any]:
     """What a figure has to say about where it was measured."""
     commit = subprocess.run(
@@ -110,7 +150,10 @@ def processor_name() -> str:
     except OSError:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+    name = named[0] if named else platform.processor() or platform.machine()
+    # Half precision is several times as fast with it, so that weights, and not tokens, can be what takes time.
+    amx = any("amx_tile" in line for line in lines if line.startswith("flags"))
+    return f"{name} with AMX" if amx else name
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -15,14 +15,13 @@ import copy
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import _command, _host, overhead, ranking, speed
 from ._contenders import POINTS, peers, pruned, stacked, unpruned
-from ._measure import RESULTS, save
+from ._measure import save
 from ._tables import show, times
 
 WANTED = {(1024, 1): (1.55, 1.70, 1.85), (2048, 1): (1.65, 1.78, 2.2)}
@@ -98,7 +97,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="no part begins after this many")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=speed.STEPS, help="of a run; the first is not timed")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     options = parser.parse_args()
     started = time.monotonic()
     device = _command.pick_device(options.device)
@@ -117,7 +115,7 @@ def main() -> None:
             traceback.print_exc()
             print(f"{name} failed", flush=True)
             continue
-        save(options.results / f"{device.type}-{name}.json", {"machine": where, **found[name]})
+        save(_command.results_folder(options) / f"{device.type}-{name}.json", {"machine": where, **found[name]})
         if device.type == "cuda":
             torch.cuda.empty_cache()
     for name, result in found.items():

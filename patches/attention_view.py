@@ -26,6 +26,7 @@ class AttentionView:
         self._hidden = hidden
         self._context = context
         self._wants_cross = cross
+        self._past_self = False
         self._after_self: Tensor | None = None
         self._self: QueriesKeys | None = None
         self._row_log_sum: Tensor | None = None
@@ -46,14 +47,15 @@ class AttentionView:
         return append_patch({**options, "optimized_attention_override": see}, "middle_patch", self._pass_middle)
 
     def attention(self) -> LayerAttention:
-        """What was seen, the rest projected afresh."""
+        """What was seen, the rest projected afresh; the view lets go of it, since the layer may still be running."""
         queries, keys = self._self or self._project_self()
         cross = (self._cross or self._project_cross()) if self._wants_cross else None
-        return LayerAttention(queries, keys, self._row_log_sum, cross)
+        row_log_sum, self._row_log_sum, self._self, self._cross = self._row_log_sum, None, None, None
+        return LayerAttention(queries, keys, row_log_sum, cross)
 
     def _see(self, queries: Tensor, keys: Tensor) -> None:
         on_grid = queries.shape == (*self._hidden.shape[:2], self._layer.n_heads * self._layer.d_head)
-        if self._after_self is None:
+        if not self._past_self:
             if self._self is None and on_grid and keys.shape == queries.shape:
                 self._self = self._split(queries), self._split(keys)
         elif self._wants_cross and self._cross is None and on_grid and keys.shape[0] == queries.shape[0]:
@@ -64,7 +66,7 @@ class AttentionView:
 
         Only in the place of ComfyUI's call to PyTorch's own attention, whose kernel this is.
         """
-        if getattr(attention, "__name__", "") != _PYTORCH_ATTENTION or self._after_self is not None:
+        if getattr(attention, "__name__", "") != _PYTORCH_ATTENTION or self._past_self:
             return None
         plain = self._self is not None and self._row_log_sum is None and len(args) == 4 and kwargs.get("mask") is None
         if not plain or kwargs.get("skip_reshape") or kwargs.get("skip_output_reshape") or "scale" in kwargs:
@@ -79,7 +81,8 @@ class AttentionView:
         return out.transpose(1, 2).flatten(2)
 
     def _pass_middle(self, hidden: Tensor, extra_options: Options) -> Tensor:
-        self._after_self = hidden
+        self._past_self = True
+        self._after_self = hidden if self._wants_cross else None
         return hidden
 
     def _project_self(self) -> QueriesKeys:

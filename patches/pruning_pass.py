@@ -84,7 +84,16 @@ class PruningPass:
             options = self._view.watch(options)
         if self.point == "inside first layer":
             options = append_patch(options, "middle_patch", self._drop)
+        elif self._view is not None and self._settings.needs_only_self_attention:
+            options = append_patch(options, "middle_patch", self._rank)
         return options
+
+    def _rank(self, hidden: Tensor, extra_options: Options) -> Tensor:
+        """Rank as soon as it can be: queries and keys that wait for the feed-forward's end add to its peak memory."""
+        assert self._view is not None
+        self.per_head = self._scores(self._view.attention())
+        self._view = None
+        return hidden
 
     def _drop(self, hidden: Tensor, extra_options: Options | None = None) -> Tensor:
         attention = None if self._view is None else self._view.attention()
@@ -96,14 +105,16 @@ class PruningPass:
         return subset.gather(hidden)
 
     def _choose(self, hidden: Tensor, attention: LayerAttention | None) -> TokenSubset:
-        settings, remembered = self._settings, self._remembered
         if attention is not None:
-            start = remembered.per_head if settings.warm_start and remembered is not None else None
-            self.per_head = rank_tokens(settings, attention, self._grid, start)
-        else:
-            assert remembered is not None
-            self.per_head = remembered.per_head
-            if remembered.subset.kept == self._keep:
-                return remembered.subset
-        subset = select_tokens(settings, self.per_head, self._keep, self._grid)
-        return choose_stand_ins(settings, subset, self._grid, hidden, attention)
+            self.per_head = self._scores(attention)
+        if self.per_head is None:
+            assert self._remembered is not None
+            self.per_head = self._remembered.per_head
+            if self._remembered.subset.kept == self._keep:
+                return self._remembered.subset
+        subset = select_tokens(self._settings, self.per_head, self._keep, self._grid)
+        return choose_stand_ins(self._settings, subset, self._grid, hidden, attention)
+
+    def _scores(self, attention: LayerAttention) -> Tensor:
+        start = self._remembered.per_head if self._settings.warm_start and self._remembered is not None else None
+        return rank_tokens(self._settings, attention, self._grid, start)

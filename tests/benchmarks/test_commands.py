@@ -1,0 +1,72 @@
+"""Every benchmark of whole models runs, on tiny ones, and leaves numbers, plots, and where they are from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from devtools.layout import ROOT
+
+TINY = ["--tiny", "--dtype", "float32"]
+QUICK = ["--rounds", "1", "--steps", "3"]
+
+
+def run(name: str, folder, *arguments: str) -> tuple[str, list[dict]]:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *TINY, "--results", str(folder), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    for result in results:
+        assert {"device", "torch", "commit", "attention", "prune_ratio"} <= set(result["machine"])
+    return done.stdout, results
+
+
+def test_speed_compares_pruning_points_peers_and_stacks(tmp_path):
+    printed, [result] = run("speed", tmp_path, *QUICK)
+    rows = {row["contender"]: row for row in result["rows"]}
+    assert rows["unpruned"]["speed_up"] == 1.0
+    for point in ("after first layer", "inside first layer", "block start"):
+        assert rows[f"AT-EDM, {point}"]["ideal"] > 1.0
+        assert f"AT-EDM, {point}" in printed
+    alone = [name for name in rows if "AT-EDM" not in name and name != "unpruned"]
+    assert len(alone) == 5
+    assert all(f"AT-EDM + {name}" in rows for name in alone)
+    assert all(row["seconds"] > 0 for row in rows.values())
+    assert list(tmp_path.glob("*.png"))
+
+
+def test_scaling_sweeps_sizes_and_ratios(tmp_path):
+    _, [result] = run("scaling", tmp_path, *QUICK, "--points", "inside first layer")
+    assert {row["size"] for row in result["by_size"]} == {64, 128}
+    ideal = {row["ratio"]: row["ideal"] for row in result["by_ratio"]}
+    assert ideal[0.8] > ideal[0.63]
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+def test_overhead_shares_are_of_a_step_and_operations_are_few(tmp_path):
+    _, [result] = run("overhead", tmp_path, "--rounds", "1", "--points", "after first layer")
+    [row] = result["rows"]
+    assert 0.0 < row["share"] < 1.0
+    assert row["share"] == pytest.approx(sum(row["shares"].values()))
+    operations = row["operations_per_block"]
+    assert all(count > 0 for count in operations.values()), "a part that is never seen is not measured"
+    # Each is a kernel to launch on a GPU. More than this should be a decision.
+    assert sum(operations.values()) <= 40
+
+
+def test_memory_compares_peaks_with_the_unpruned_run(tmp_path):
+    printed, [result] = run("memory", tmp_path, "--points", "inside first layer")
+    full, pruned = result["rows"]
+    assert (full["contender"], full["share"]) == ("unpruned", 1.0)
+    assert pruned["share"] == pytest.approx(pruned["peak_mib"] / full["peak_mib"])
+    assert "AT-EDM, inside first layer" in printed
+
+
+def test_all_for_an_accelerator_is_one_command_that_ends_in_time(tmp_path):
+    printed, results = run("gpu", tmp_path, "--rounds", "1", "--steps", "2", "--seconds", "0.01")
+    assert results == []
+    assert printed.count("left out for want of time") == 7
