@@ -25,6 +25,7 @@ BASE = Sampling()
 PAPER = Pruning(PAPER_SCHEDULE, PAPER_SETTINGS)
 NEWER_RECOVERIES = tuple(one for one in RECOVERIES if one not in ("update", "copy", "zero", "interpolate"))
 """What the pack offers beyond its first four; they join the main table by themselves."""
+LEAST_REDUNDANT = Pruning(SCHEDULE, replace(DEFAULTS, selection="top-k"), "least redundant")
 QUARTER_ONLY, HALF_LESS = (1.0, 0.0, 1.0), (1.0, 0.5, 1.0)
 """Level scales: SDXL's half-resolution level left whole, as the paper's dagger variant does, or pruned half as much."""
 RATIOS = (0.1, 0.25, 0.4, 0.63, 0.8, 0.9)
@@ -115,6 +116,7 @@ def _main(sizes: Sizes, solve: _Solver) -> list[Row]:
         "defaults, random": Pruning(control="random"),
         "top-k, random": replace(with_settings(selection="top-k"), control="random"),
         "even grid": Pruning(control="even grid"),
+        "top-k, least redundant": LEAST_REDUNDANT,
         "top-k, G-WPR": with_settings(selection="top-k"),
         "copy, stand-in by cosine": with_settings(recovery="copy"),
         "no schedule": Pruning(replace(SCHEDULE, early_percent=0.0)),
@@ -203,7 +205,12 @@ def _points(sizes: Sizes, solve: _Solver) -> list[Row]:
 def _ratio(sizes: Sizes) -> list[Row]:
     rows = []
     for ratio in RATIOS:
-        for name, base in {"defaults": Pruning(), "paper's recipe": PAPER, "random": Pruning(control="random")}.items():
+        for name, base in {
+            "defaults": Pruning(),
+            "paper's recipe": PAPER,
+            "random": Pruning(control="random"),
+            "least redundant": LEAST_REDUNDANT,
+        }.items():
             pruning = replace(base, schedule=replace(base.schedule, prune_ratio=ratio))
             rows.append(_row("ratio", f"{name}, {ratio:g}", pruning, sizes.ablation))
     return rows + [_fewer("ratio", "choose", sizes.ablation, BASE, steps) for steps in FEWER[20]]

@@ -68,7 +68,24 @@ def _even_grid(moves: bool) -> Ranking:
     return rank
 
 
-CONTROLS = ("random", "even grid", "moving grid", "key norm", "reversed G-WPR")
+def _least_redundant() -> Ranking:
+    """What ToMe goes by (Bolya and Hoffman 2023): of every 2 x 2 cell one token is an anchor; the others stay the more,
+    the less the keys of their nearest anchor are like theirs. Which token of a cell is the anchor moves on every time.
+    """
+    calls = 0
+
+    def rank(settings: Any, attention: Any, grid: tuple[int, int], start: Tensor | None = None) -> Tensor:
+        nonlocal calls
+        keys = torch.nn.functional.normalize(attention.keys.float().transpose(1, 2).flatten(2), dim=-1)
+        anchors = (bayer(2, 2).repeat(-(-grid[0] // 2), -(-grid[1] // 2))[: grid[0], : grid[1]] == calls % 4).flatten()
+        calls += 1
+        unlike = 1.0 - (keys @ keys[:, anchors].transpose(1, 2)).amax(dim=-1)
+        return unlike.clamp_min(0.0).masked_fill(anchors, 3.0).unsqueeze(1)
+
+    return rank
+
+
+CONTROLS = ("random", "even grid", "moving grid", "key norm", "reversed G-WPR", "least redundant")
 
 
 @contextmanager
@@ -98,6 +115,7 @@ def _ranking(control: str, rank_tokens: Ranking) -> Ranking:
         "even grid": lambda: _even_grid(False),
         "moving grid": lambda: _even_grid(True),
         "key norm": _key_norm,
+        "least redundant": _least_redundant,
     }
     if control not in made:
         raise ValueError(f"control is {control!r}: choose one of {', '.join(CONTROLS)}, or a number of voters")

@@ -1,4 +1,4 @@
-"""The fidelity lab's own machinery: keys, captions, controls, measures, storage, tables. No ComfyUI needed."""
+"""The fidelity lab's own machinery: keys, captions, controls, measures, storage, tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import torch
 
 from atedm_core.cost import unet_flops
 from atedm_core.dsap import DSAPSchedule
-from atedm_core.pruning import PruneSettings
+from atedm_core.gwpr import combine_heads
+from atedm_core.pruning import LayerAttention, PruneSettings
+from benchmarks import _host
 from benchmarks._fidelity import captions, catalogue, controls, flops, measures, tables
 from benchmarks._fidelity.cases import Case, Pruning, Row, Sampling
 from benchmarks._fidelity.session import Drawn, Trajectory
@@ -66,6 +68,49 @@ def test_a_tape_of_pruned_blocks_costs_what_the_closed_formula_says() -> None:
     names = [block.name for block in flops.sdxl().blocks]
     tape = flops.Tape(calls=[2], pruned=[flops.Pruned(name, 0.5, 0.5, 2) for name in names])
     assert flops.sdxl_flops(tape, pruning) == 2 * unet_flops(flops.sdxl(), flops.SDXL_LATENT, 0.5)
+
+
+@pytest.mark.usefixtures("comfyui")
+@pytest.mark.parametrize("control", controls.CONTROLS)
+def test_a_control_ranks_in_the_packs_place_and_goes_again(control: str) -> None:
+    module = _host.pack("patches.pruning_pass")
+    own = module.rank_tokens
+    queries, keys = torch.randn(2, 2, 3, 16, 8, generator=torch.Generator().manual_seed(0))
+    attention = LayerAttention(queries, keys)
+    with controls.in_place(control):
+        scores = combine_heads(module.rank_tokens(PruneSettings(), attention, (4, 4)))
+    assert module.rank_tokens is own
+    assert scores.shape == (2, 16)
+    assert (scores >= 0).all()
+    assert (scores[0] != combine_heads(own(PruneSettings(), attention, (4, 4)))[0]).any()
+
+
+@pytest.mark.usefixtures("comfyui")
+def test_a_reversed_ranking_is_the_packs_own_upside_down() -> None:
+    module = _host.pack("patches.pruning_pass")
+    queries, keys = torch.randn(2, 1, 3, 16, 8, generator=torch.Generator().manual_seed(0))
+    attention = LayerAttention(queries, keys)
+    own = combine_heads(module.rank_tokens(PruneSettings(), attention, (4, 4)))
+    with controls.in_place("reversed G-WPR"):
+        turned = combine_heads(module.rank_tokens(PruneSettings(), attention, (4, 4)))
+    assert torch.equal(turned.argsort(dim=1), own.argsort(dim=1, descending=True))
+
+
+@pytest.mark.usefixtures("comfyui")
+def test_tokens_that_are_like_their_anchor_go_first() -> None:
+    keys = torch.eye(16).reshape(1, 1, 16, 16)
+    keys[0, 0, 1] = keys[0, 0, 0]  # the neighbour of the first cell's anchor is its double
+    with controls.in_place("least redundant"):
+        rank = _host.pack("patches.pruning_pass").rank_tokens
+        scores = rank(PruneSettings(), LayerAttention(keys, keys), (4, 4))[0, 0]
+    assert scores.argmin() == 1
+    assert sorted(scores.topk(4).indices.tolist()) == [0, 2, 8, 10]
+
+
+def test_tome_saves_nothing_without_merging_and_no_more_than_self_attention_costs() -> None:
+    full = unet_flops(flops.sdxl(), flops.SDXL_LATENT)
+    assert flops.sdxl_flops_with_tome(3, 0.0) == 3 * full
+    assert 1.2 < full / flops.sdxl_flops_with_tome(1, 0.75) < 1.33
 
 
 @pytest.mark.parametrize("edge", [4, 16])
