@@ -101,6 +101,11 @@ def with_settings(**changed: Any) -> Pruning:
     return Pruning(SCHEDULE, replace(DEFAULTS, **changed))
 
 
+def at_ratio(pruning: Pruning, ratio: float) -> Pruning:
+    """The same at another ratio."""
+    return replace(pruning, schedule=replace(pruning.schedule, prune_ratio=ratio))
+
+
 def _row(
     group: str, name: str, pruning: Pruning | None, count: int, captions: CaptionSet = "choose", **more: Any
 ) -> Row:
@@ -211,8 +216,7 @@ def _ratio(sizes: Sizes) -> list[Row]:
             "random": Pruning(control="random"),
             "least redundant": LEAST_REDUNDANT,
         }.items():
-            pruning = replace(base, schedule=replace(base.schedule, prune_ratio=ratio))
-            rows.append(_row("ratio", f"{name}, {ratio:g}", pruning, sizes.ablation))
+            rows.append(_row("ratio", f"{name}, {ratio:g}", at_ratio(base, ratio), sizes.ablation))
     return rows + [_fewer("ratio", "choose", sizes.ablation, BASE, steps) for steps in FEWER[20]]
 
 
@@ -223,9 +227,12 @@ def _steps(sizes: Sizes) -> list[Row]:
         for steps in MAP_STEPS:
             full = Sampling(steps, sampler=sampler)
             longest = replace(full, steps=MAP_STEPS[-1])
-            for ratio in MAP_RATIOS:
-                case = Case(full, Pruning(replace(SCHEDULE, prune_ratio=ratio)))
-                name = f"{sampler}, {steps} steps, ratio {ratio:g}"
+            prunings = {f"ratio {ratio:g}": at_ratio(Pruning(), ratio) for ratio in MAP_RATIOS}
+            prunings |= {
+                f"ratio {ratio:g}, least redundant": at_ratio(LEAST_REDUNDANT, ratio) for ratio in MAP_RATIOS[1:]
+            }
+            for label, pruning in prunings.items():
+                case, name = Case(full, pruning), f"{sampler}, {steps} steps, {label}"
                 rows.append(Row("steps", name, case, "choose", sizes.map))
                 if steps != longest.steps:
                     rows.append(Row("steps", f"{name}, against 50", case, "choose", sizes.map, longest))

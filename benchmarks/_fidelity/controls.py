@@ -68,9 +68,11 @@ def _even_grid(moves: bool) -> Ranking:
     return rank
 
 
-def _least_redundant() -> Ranking:
-    """What ToMe goes by (Bolya and Hoffman 2023): of every 2 x 2 cell one token is an anchor; the others stay the more,
-    the less the keys of their nearest anchor are like theirs. Which token of a cell is the anchor moves on every time.
+def _least_redundant(moves: bool = True) -> Ranking:
+    """What ToMe goes by (Bolya and Hoffman, 2023): how alike tokens are.
+
+    One token of every 2 x 2 cell is an anchor. The others stay the more, the less their keys are like those of the
+    anchor most like them. Where it `moves`, another token of each cell is the anchor at the next ranking.
     """
     calls = 0
 
@@ -78,14 +80,22 @@ def _least_redundant() -> Ranking:
         nonlocal calls
         keys = torch.nn.functional.normalize(attention.keys.float().transpose(1, 2).flatten(2), dim=-1)
         anchors = (bayer(2, 2).repeat(-(-grid[0] // 2), -(-grid[1] // 2))[: grid[0], : grid[1]] == calls % 4).flatten()
-        calls += 1
+        calls += moves
         unlike = 1.0 - (keys @ keys[:, anchors].transpose(1, 2)).amax(dim=-1)
         return unlike.clamp_min(0.0).masked_fill(anchors, 3.0).unsqueeze(1)
 
     return rank
 
 
-CONTROLS = ("random", "even grid", "moving grid", "key norm", "reversed G-WPR", "least redundant")
+CONTROLS = (
+    "random",
+    "even grid",
+    "moving grid",
+    "key norm",
+    "reversed G-WPR",
+    "least redundant",
+    "fixed least redundant",
+)
 
 
 @contextmanager
@@ -116,6 +126,7 @@ def _ranking(control: str, rank_tokens: Ranking) -> Ranking:
         "moving grid": lambda: _even_grid(True),
         "key norm": _key_norm,
         "least redundant": _least_redundant,
+        "fixed least redundant": lambda: _least_redundant(False),
     }
     if control not in made:
         raise ValueError(f"control is {control!r}: choose one of {', '.join(CONTROLS)}, or a number of voters")

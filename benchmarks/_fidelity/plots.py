@@ -63,10 +63,14 @@ def progress(found: Sequence[Line], file: Path) -> None:
 
 
 def step_map(found: Sequence[Line], file: Path) -> None:
-    """dB by which pruning is nearer than fewer steps at SDXL's FLOPs, one panel per sampler, two rows."""
+    """dB by which pruning is nearer than fewer steps at SDXL's FLOPs, one panel per sampler."""
     samplers = list(dict.fromkeys(line["sampler"] for line in found))
-    kinds = {"own": "to the own picture", "stacked": "to the 50-step picture"}
-    figure, axes = plt.subplots(2, len(samplers), figsize=(3.6 * len(samplers), 7), sharey="row", squeeze=False)
+    titles = {"own": "to the own picture", "stacked": "to the 50-step picture"}
+    kinds = {kind: title for kind, title in titles.items() if any(f"{kind}_gain" in line for line in found)}
+    if not kinds:
+        return
+    size = (3.6 * len(samplers), 3.6 * len(kinds))
+    figure, axes = plt.subplots(len(kinds), len(samplers), figsize=size, sharey="row", squeeze=False)
     for row, (kind, title) in zip(axes, kinds.items(), strict=True):
         for axis, sampler in zip(row, samplers, strict=True):
             _gains(axis, [line for line in found if line["sampler"] == sampler and f"{kind}_gain" in line], kind)
@@ -78,9 +82,11 @@ def step_map(found: Sequence[Line], file: Path) -> None:
 
 
 def _gains(axis: Axes, found: Sequence[Line], kind: str) -> None:
-    for ratio in sorted({line["ratio"] for line in found}):
-        points = sorted((line["steps"], line[f"{kind}_gain"]) for line in found if line["ratio"] == ratio)
-        axis.plot(*zip(*points, strict=True), "-o", label=f"ratio {ratio:g}", markersize=4)
+    for ranking, ratio in sorted({(line["ranking"], line["ratio"]) for line in found}):
+        own = [line for line in found if (line["ranking"], line["ratio"]) == (ranking, ratio)]
+        points = sorted((line["steps"], line[f"{kind}_gain"]) for line in own)
+        style = "-o" if ranking == "defaults" else "--s"
+        axis.plot(*zip(*points, strict=True), style, label=f"{ranking}, {ratio:g}", markersize=4)
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xscale("log")
     steps = sorted({line["steps"] for line in found})

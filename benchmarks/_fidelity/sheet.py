@@ -12,7 +12,7 @@ from demo import pictures
 
 from .captions import CaptionSet, batch, batches
 from .cases import Case, Pruning, Sampling
-from .catalogue import BASE, PAPER
+from .catalogue import BASE, LEAST_REDUNDANT, PAPER
 from .session import Session
 
 COLUMNS: dict[str, Case] = {
@@ -20,6 +20,7 @@ COLUMNS: dict[str, Case] = {
     "13 steps": Case(Sampling(13)),
     "paper's recipe, 0.63": Case(BASE, PAPER),
     "defaults, 0.63": Case(BASE, Pruning()),
+    "least redundant, 0.63": Case(BASE, LEAST_REDUNDANT),
 }
 
 
@@ -45,9 +46,9 @@ class _Kept:
 
 
 def make(session: Session, captions: CaptionSet = "confirm", count: int = 8) -> Image.Image:
-    """Rows of captions, columns of ways; the last two show the tokens that the paper's recipe and the defaults kept."""
+    """Rows of captions, columns of ways; the last columns show the tokens that those with pruning kept."""
     rows, labels = [], []
-    columns = [*COLUMNS, "kept by the paper's", "kept by the defaults"]
+    columns = [*COLUMNS, "kept by the paper's", "by the defaults", "by least redundant"]
     for number in range(batches(count)):
         shown = batch(captions, number)
         drawn, maps = [], []

@@ -129,6 +129,7 @@ def step_map(group: Sequence[Measured]) -> list[Line]:
             "sampler": sampling.sampler,
             "steps": sampling.steps,
             "ratio": one.row.case.pruning.schedule.prune_ratio,
+            "ranking": one.row.case.pruning.control or "defaults",
             "sdxl_share": share,
             "share": one.share("share"),
             "psnr": statistics.median(one.of("psnr")),

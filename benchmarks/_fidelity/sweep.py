@@ -29,13 +29,14 @@ TURNS = {
     "schedule": (0.1, 0.5),
     "points": (0.2, 0.5),
     "levels": (0.2, 0.5),
-    "steps": (0.1, 2.0),
+    "steps": (-1.0, 2.0),
     "progress": (0.4, 0.5),
     "ranking": (0.4, 0.5),
 }
 LATER = (0.4, 0.5)
 """When the first batch of a group has its turn, and how much later each further one: what the defaults are chosen by
-comes first. The step map is as long as all other groups together, and its short runs come before its long ones."""
+comes first. The step map is as long as all other groups together: its first batch is spread over the others' first
+batches, short runs before long ones."""
 CALLS_PER_STEP = {"heun": 2, "dpm_2": 2, "dpmpp_sde": 2, "dpmpp_2s_ancestral": 2}
 
 

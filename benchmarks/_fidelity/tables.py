@@ -34,7 +34,8 @@ def table(group: str, found: Sequence[Line]) -> str:
     if not found:
         return "Not measured yet."
     if group == "steps":
-        return "\n\n".join(step_table(found, kind) for kind in STEP_KINDS)
+        there = [kind for kind in STEP_KINDS if any(f"{kind}_gain" in line for line in found)]
+        return "\n\n".join(step_table(found, kind) for kind in there) or "Not measured yet."
     if group == "progress":
         return _progress_table(found)
     if group == "time":
@@ -66,13 +67,12 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def step_table(found: Sequence[Line], kind: str) -> str:
     """dB gained over fewer steps at SDXL's FLOPs, samplers and ratios down, steps across."""
     steps = sorted({line["steps"] for line in found if f"{kind}_gain" in line})
-    places = list(dict.fromkeys((line["sampler"], line["ratio"]) for line in found))
     rows = []
-    for sampler, ratio in places:
-        own = {line["steps"]: line for line in found if (line["sampler"], line["ratio"]) == (sampler, ratio)}
+    for sampler, ranking, ratio in dict.fromkeys(map(_place, found)):
+        own = {line["steps"]: line for line in found if _place(line) == (sampler, ranking, ratio)}
         shares = [line["sdxl_share"] for line in own.values()]
         cells = [_gain(own.get(number, {}), kind) for number in steps]
-        rows.append([f"{sampler}, ratio {ratio:g}", f"{sum(shares) / len(shares):.0%}", *cells])
+        rows.append([f"{sampler}, {ranking}, {ratio:g}", f"{sum(shares) / len(shares):.0%}", *cells])
     head = [f"nearer to the {STEP_KINDS[kind]}, dB", "FLOPs on SDXL", *(f"{number} steps" for number in steps)]
     return markdown(head, rows) + f"\n\n{max(line.get('pictures', 0) for line in found)} captions."
 
@@ -92,6 +92,10 @@ def insert(document: Path, tables: dict[str, str]) -> None:
         return f"<!-- table {name} -->\n\n{tables[name]}\n\n<!-- end -->"
 
     document.write_text(re.sub(r"<!-- table (\S+) -->.*?<!-- end -->", fill, text, flags=re.S), encoding="utf-8")
+
+
+def _place(line: Line) -> tuple[str, str, float]:
+    return line["sampler"], line["ranking"], line["ratio"]
 
 
 def _cells(line: Line) -> list[str]:
