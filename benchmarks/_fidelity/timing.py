@@ -26,7 +26,7 @@ CASES: dict[str, Case] = {
 }
 
 
-def measure(session: Session, rounds: int = 5) -> list[dict[str, Any]]:
+def measure(session: Session, rounds: int = 3) -> list[dict[str, Any]]:
     """One line per case: seconds of a picture, and how many times faster than the unpruned one beside it."""
     shown = batch("choose", 0)[:1]
     found = []
