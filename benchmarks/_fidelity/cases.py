@@ -1,0 +1,120 @@
+"""What is run: a way of sampling, and what is done to the model meanwhile. Plain data with a lasting key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from atedm_core.dsap import DSAPSchedule
+from atedm_core.pruning import PruneSettings
+
+from .captions import CaptionSet
+
+PAPER_SETTINGS = PruneSettings(
+    iterations=10,
+    selection="top-k",
+    stand_in="attention",
+    recovery="copy",
+    prune_from="after first layer",
+    voters="all",
+)
+"""The paper's recipe. It iterates until nothing changes, which ten rounds come to."""
+PAPER_SCHEDULE = DSAPSchedule()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a picture is drawn; the defaults are those that the demo model was judged with."""
+
+    steps: int = 20
+    cfg: float = 4.0
+    sampler: str = "euler"
+    scheduler: str = "normal"
+    size: int = 256
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """AT-EDM on the model.
+
+    Attributes:
+        schedule: how much.
+        settings: how.
+        control: what ranks in G-WPR's place, or another number of voters (see `controls`).
+    """
+
+    schedule: DSAPSchedule = field(default_factory=DSAPSchedule)
+    settings: PruneSettings = field(default_factory=PruneSettings)
+    control: str | None = None
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another accelerator on the model, by the name of its function in `_peers`, and its arguments."""
+
+    name: str
+    arguments: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to draw pictures.
+
+    Attributes:
+        sampling: sampler and steps.
+        pruning: AT-EDM, or not.
+        peer: another accelerator beside it or alone.
+        replay: the model is shown the unpruned run's latents at every step instead of its own.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    pruning: Pruning | None = None
+    peer: Peer | None = None
+    replay: bool = False
+
+    @property
+    def unpruned(self) -> bool:
+        """Whether nothing at all is done to the model."""
+        return self.pruning is None and self.peer is None
+
+    @property
+    def key(self) -> str:
+        """A name for files: equal for cases that do the same, whatever the pack's defaults are today."""
+        told: dict[str, Any] = {"sampling": asdict(self.sampling)}
+        if self.pruning is not None:
+            told["schedule"] = _told(self.pruning.schedule, DSAPSchedule(prune_ratio=0.63))
+            told["settings"] = _told(self.pruning.settings, PAPER_SETTINGS)
+            told["control"] = self.pruning.control
+        if self.peer is not None:
+            told["peer"] = asdict(self.peer)
+        if self.replay:
+            told["replay"] = True
+        return hashlib.sha1(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: a case, measured against the unpruned run of `reference`, on `count` captions of a set."""
+
+    group: str
+    name: str
+    case: Case
+    captions: CaptionSet = "choose"
+    count: int = 16
+    against: Sampling | None = None
+
+    @property
+    def reference(self) -> Case:
+        """The unpruned run it is compared with; by default that of the same sampling."""
+        return Case(self.against or self.case.sampling)
+
+
+def _told(value: Any, silent: Any) -> dict[str, Any]:
+    """The fields that differ from `silent`: a field that the pack gains later does not change the keys of old cases."""
+    return {
+        one.name: getattr(value, one.name)
+        for one in fields(value)
+        if getattr(value, one.name) != getattr(silent, one.name)
+    }

@@ -1,0 +1,328 @@
+"""Every experiment of the lab, as rows of data. One axis at a time, around the pack's defaults.
+
+New choices of the pack (a recovery, a pruning point) are taken from its own lists and need no line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from atedm_core.cost import PRUNE_POINTS
+from atedm_core.dsap import DSAPSchedule
+from atedm_core.pruning import RANKINGS, SELECTIONS, PruneSettings
+from atedm_core.recovery import RECOVERIES, STAND_INS
+
+from .captions import CaptionSet
+from .cases import PAPER_SCHEDULE, PAPER_SETTINGS, Case, Peer, Pruning, Row, Sampling
+from .controls import CONTROLS
+from .flops import planned_share, ratio_for
+
+DEFAULTS = PruneSettings()
+SCHEDULE = DSAPSchedule()
+BASE = Sampling()
+PAPER = Pruning(PAPER_SCHEDULE, PAPER_SETTINGS)
+NEWER_RECOVERIES = tuple(one for one in RECOVERIES if one not in ("update", "copy", "zero", "interpolate"))
+"""What the pack offers beyond its first four; they join the main table by themselves."""
+LEAST_REDUNDANT = Pruning(SCHEDULE, replace(DEFAULTS, selection="top-k"), "least redundant")
+QUARTER_ONLY, HALF_LESS = (1.0, 0.0, 1.0), (1.0, 0.5, 1.0)
+"""Level scales: SDXL's half-resolution level left whole, as the paper's dagger variant does, or pruned half as much."""
+RATIOS = (0.1, 0.25, 0.4, 0.63, 0.8, 0.9)
+MAP_STEPS = (4, 6, 8, 12, 20, 30, 50)
+MAP_SAMPLERS = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde")
+MAP_RATIOS = (0.1, 0.25, 0.63)
+FEWER = {
+    4: (2, 3),
+    6: (4, 5),
+    8: (5, 6, 7),
+    12: (8, 9, 11),
+    20: (10, 12, 14, 16, 18, 19),
+    30: (18, 22, 27, 29),
+    50: (30, 36, 42, 48),
+}
+"""Smaller step counts that stand for `fewer steps` against each number of steps."""
+
+Progress = Callable[[Sampling], list[float]]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many captions a table is made of: main tables, ablations, and the widest maps."""
+
+    main: int = 64
+    ablation: int = 24
+    map: int = 8
+
+
+def build(progress: Progress, sizes: Sizes) -> dict[str, list[Row]]:
+    """All groups by name, in the order in which they matter."""
+    share = planned_share(Pruning(), progress(BASE))
+    solve = _Solver(share, progress(BASE))
+    return {
+        "main": _main(sizes, solve),
+        "selection": _selection(sizes),
+        "recovery": _recovery(sizes),
+        "temporal": _temporal(sizes, solve),
+        "schedule": _schedule(sizes, solve),
+        "points": _points(sizes, solve),
+        "ratio": _ratio(sizes),
+        "steps": _steps(sizes),
+        "peers": _peers(sizes),
+        "ranking": _ranking(sizes),
+        "levels": _levels(sizes, solve),
+        "samplers": _samplers(sizes),
+        "cfg": _cfg(sizes),
+        "progress": _progress(sizes),
+    }
+
+
+@dataclass(frozen=True)
+class _Solver:
+    """Finds the ratio at which another setting spends as much of SDXL's FLOPs as the defaults do."""
+
+    share: float
+    progress: list[float]
+
+    def __call__(self, name: str, settings: PruneSettings = DEFAULTS, **schedule: Any) -> tuple[str, Pruning]:
+        def at(ratio: float) -> Pruning:
+            return Pruning(replace(SCHEDULE, prune_ratio=ratio, **schedule), settings)
+
+        ratio = ratio_for(self.share, at, self.progress)
+        return f"{name} (ratio {ratio:.3f})", at(ratio)
+
+    def reaches(self, pruning: Pruning) -> bool:
+        """Whether the highest ratio there is was high enough."""
+        return abs(planned_share(pruning, self.progress) - self.share) < 2e-3
+
+
+def with_settings(**changed: Any) -> Pruning:
+    """The defaults with some settings changed."""
+    return Pruning(SCHEDULE, replace(DEFAULTS, **changed))
+
+
+def at_ratio(pruning: Pruning, ratio: float) -> Pruning:
+    """The same at another ratio."""
+    return replace(pruning, schedule=replace(pruning.schedule, prune_ratio=ratio))
+
+
+def _row(
+    group: str, name: str, pruning: Pruning | None, count: int, captions: CaptionSet = "choose", **more: Any
+) -> Row:
+    sampling = more.pop("sampling", BASE)
+    return Row(group, name, Case(sampling, pruning, **more), captions, count)
+
+
+def _main(sizes: Sizes, solve: _Solver) -> list[Row]:
+    """What the document's first table shows, on captions that nothing was chosen by."""
+    prunings = {
+        "paper's recipe": PAPER,
+        "defaults": Pruning(),
+        "defaults, random": Pruning(control="random"),
+        "top-k, random": replace(with_settings(selection="top-k"), control="random"),
+        "even grid": Pruning(control="even grid"),
+        "top-k, least redundant": LEAST_REDUNDANT,
+        "top-k, G-WPR": with_settings(selection="top-k"),
+        "copy, stand-in by cosine": with_settings(recovery="copy"),
+        "no schedule": Pruning(replace(SCHEDULE, early_percent=0.0)),
+    }
+    prunings |= dict(
+        [solve("quarter level only", level_scales=QUARTER_ONLY), solve("half level at 0.5", level_scales=HALF_LESS)]
+    )
+    prunings |= {f"recovery {one}": with_settings(recovery=one) for one in NEWER_RECOVERIES}
+    rows = [_row("main", name, pruning, sizes.main, "confirm") for name, pruning in prunings.items()]
+    return rows + [_fewer("main", "confirm", sizes.main, BASE, steps) for steps in FEWER[20]]
+
+
+def _fewer(group: str, captions: CaptionSet, count: int, full: Sampling, steps: int) -> Row:
+    sampling = replace(full, steps=steps)
+    return Row(group, f"{steps} of {full.steps} steps", Case(sampling), captions, count, against=full)
+
+
+def _selection(sizes: Sizes) -> list[Row]:
+    rows = []
+    for selection in SELECTIONS:
+        for ranking in RANKINGS:
+            name = f"{selection}, G-WPR of {ranking}"
+            rows.append(_row("selection", name, with_settings(selection=selection, ranking=ranking), sizes.ablation))
+        for control in CONTROLS:
+            pruning = replace(with_settings(selection=selection), control=control)
+            rows.append(_row("selection", f"{selection}, {control}", pruning, sizes.ablation))
+    return rows
+
+
+def _recovery(sizes: Sizes) -> list[Row]:
+    choices = [(recovery, "cosine") for recovery in RECOVERIES]
+    choices += [(recovery, stand_in) for recovery in ("update", "copy") for stand_in in STAND_INS]
+    return [
+        _row("recovery", f"{recovery}, stand-in by {stand_in}", with_settings(recovery=recovery, stand_in=stand_in), n)
+        for recovery, stand_in in dict.fromkeys(choices)
+        for n in (sizes.ablation,)
+    ]
+
+
+def _temporal(sizes: Sizes, solve: _Solver) -> list[Row]:
+    """Temporal recovery, where the pack has it: its memory wants whole steps early, and turns may need no ranking."""
+    if "temporal" not in RECOVERIES:
+        return []
+    settings = replace(DEFAULTS, recovery="temporal")
+    found = [("defaults", Pruning()), ("temporal (ratio 0.63)", Pruning(SCHEDULE, settings))]
+    found += [
+        ("temporal, top-k", Pruning(SCHEDULE, replace(settings, selection="top-k"))),
+        ("temporal, random", Pruning(SCHEDULE, settings, "random")),
+        ("temporal, even grid", Pruning(SCHEDULE, settings, "even grid")),
+        solve("temporal, no schedule", settings, early_percent=0.0),
+    ]
+    found += [
+        solve(f"temporal, all early, {percent:g}", settings, early_percent=percent, early_blocks="all")
+        for percent in (0.05, 0.1, 0.15, 0.2)
+    ]
+    for point, interval in (("inside first layer", 1), ("block start", 2), ("block start", 4)):
+        there = replace(settings, prune_from=point, rank_interval=interval)
+        found.append(solve(f"temporal, {point}, ranked every {interval}", there))
+    return [_row("temporal", name, pruning, sizes.ablation) for name, pruning in found]
+
+
+def _schedule(sizes: Sizes, solve: _Solver) -> list[Row]:
+    """At the FLOPs of the defaults on SDXL: what is spared early is paid for by a higher ratio later."""
+    found = [("defaults (ratio 0.63)", Pruning()), solve("no schedule", early_percent=0.0)]
+    for blocks in ("stage ends", "all"):
+        for percent in (0.1, 0.2, 0.4, 0.5):
+            found.append(solve(f"{blocks} early, {percent:g}", early_percent=percent, early_blocks=blocks))
+    found.append(solve("all early, 0.3", early_percent=0.3, early_blocks="all"))
+    for ramp in ("linear", "cosine"):
+        found.append(solve(f"stage ends early, 0.3, {ramp}", ramp=ramp))
+        found.append(solve(f"all early, 0.3, {ramp}", early_blocks="all", ramp=ramp))
+    found.append(solve("stage ends early, 0.3, early ratio 0.3", early_ratio=0.3))
+    return [_row("schedule", name, pruning, sizes.ablation) for name, pruning in found if solve.reaches(pruning)]
+
+
+def _points(sizes: Sizes, solve: _Solver) -> list[Row]:
+    found = [("after first layer (ratio 0.63)", Pruning())]
+    for point in PRUNE_POINTS[1:]:
+        for interval in (1,) if point != "block start" else (2, 4):
+            settings = replace(DEFAULTS, prune_from=point, rank_interval=interval)
+            name = point if interval == 1 else f"{point}, ranked every {interval}"
+            found += [(f"{name} (ratio 0.63)", Pruning(SCHEDULE, settings)), solve(name, settings)]
+    return [_row("points", name, pruning, sizes.ablation) for name, pruning in found]
+
+
+def _ratio(sizes: Sizes) -> list[Row]:
+    rows = []
+    for ratio in RATIOS:
+        for name, base in {
+            "defaults": Pruning(),
+            "paper's recipe": PAPER,
+            "random": Pruning(control="random"),
+            "least redundant": LEAST_REDUNDANT,
+        }.items():
+            rows.append(_row("ratio", f"{name}, {ratio:g}", at_ratio(base, ratio), sizes.ablation))
+    return rows + [_fewer("ratio", "choose", sizes.ablation, BASE, steps) for steps in FEWER[20]]
+
+
+def _steps(sizes: Sizes) -> list[Row]:
+    """Each step count against fewer steps; and every one of them against 50 steps, for stacking."""
+    rows = []
+    for sampler in MAP_SAMPLERS:
+        for steps in MAP_STEPS:
+            full = Sampling(steps, sampler=sampler)
+            longest = replace(full, steps=MAP_STEPS[-1])
+            prunings = {f"ratio {ratio:g}": at_ratio(Pruning(), ratio) for ratio in MAP_RATIOS}
+            prunings |= {
+                f"ratio {ratio:g}, least redundant": at_ratio(LEAST_REDUNDANT, ratio) for ratio in MAP_RATIOS[1:]
+            }
+            for label, pruning in prunings.items():
+                case, name = Case(full, pruning), f"{sampler}, {steps} steps, {label}"
+                rows.append(Row("steps", name, case, "choose", sizes.map))
+                if steps != longest.steps:
+                    rows.append(Row("steps", f"{name}, against 50", case, "choose", sizes.map, longest))
+            rows += [
+                replace(one, name=f"{sampler}, {one.name}")
+                for fewer in FEWER[steps]
+                for one in (_fewer("steps", "choose", sizes.map, full, fewer),)
+            ]
+            if steps not in (longest.steps, *FEWER[longest.steps]):
+                rows.append(Row("steps", f"{sampler}, {steps} of 50 steps", Case(full), "choose", sizes.map, longest))
+    return rows
+
+
+def _peers(sizes: Sizes) -> list[Row]:
+    strengths: dict[str, list[tuple[tuple[str, float], ...]]] = {
+        "tome": [(("ratio", ratio),) for ratio in (0.25, 0.5, 0.75)],
+        "hypertile": [(("tile", tile),) for tile in (128, 64, 32)],
+        "deep_shrink": [(("end_percent", 0.2),), (("end_percent", 0.35),), (("end_percent", 1.0),)],
+        "easy_cache": [(("threshold", one),) for one in (0.05, 0.1, 0.2)],
+        "lazy_cache": [(("threshold", one),) for one in (0.01, 0.03, 0.1)],
+    }
+    titles = {"tome": "ToMe, limit lifted", "hypertile": "HyperTile", "deep_shrink": "Deep Shrink"}
+    titles |= {"easy_cache": "EasyCache", "lazy_cache": "LazyCache"}
+    rows = []
+    for name, ways in strengths.items():
+        for arguments in ways:
+            label = ", ".join(f"{key} {value:g}" for key, value in arguments)
+            rows.append(_row("peers", f"{titles[name]}, {label}", None, sizes.ablation, peer=Peer(name, arguments)))
+    for threshold in (0.05, 0.2):
+        for ratio in (0.25, 0.63):
+            peer = Peer("easy_cache", (("threshold", threshold),))
+            pruning = Pruning(replace(SCHEDULE, prune_ratio=ratio))
+            name = f"AT-EDM {ratio:g} and EasyCache, threshold {threshold:g}"
+            rows.append(_row("peers", name, pruning, sizes.ablation, peer=peer))
+    return rows
+
+
+def _ranking(sizes: Sizes) -> list[Row]:
+    found = {f"{one} iterations": with_settings(iterations=one) for one in (1, 2, 3, 5, 10, 20)}
+    found["1 iteration, warm start"] = with_settings(warm_start=True)
+    found |= {f"{one} voters of 256": Pruning(control=f"{one} voters") for one in (16, 64)}
+    found |= {f"ranked every {one}": with_settings(rank_interval=one) for one in (2, 4, 8, 20)}
+    return [_row("ranking", name, pruning, sizes.ablation) for name, pruning in found.items()]
+
+
+def _levels(sizes: Sizes, solve: _Solver) -> list[Row]:
+    found = [("both levels (ratio 0.63)", Pruning())]
+    scales = {"quarter only": QUARTER_ONLY, "half at 0.5": HALF_LESS, "half at 1.3": (1.0, 1.3, 1.0)}
+    scales |= {"half only": (1.0, 1.0, 0.0)}
+    for name, levels in scales.items():
+        found.append((f"{name} (ratio 0.63)", Pruning(replace(SCHEDULE, level_scales=levels))))
+        if name != "half only":  # SDXL's half level alone cannot save as much
+            found.append(solve(name, level_scales=levels))
+    return [_row("levels", name, pruning, sizes.ablation) for name, pruning in found]
+
+
+def _samplers(sizes: Sizes) -> list[Row]:
+    names = ("euler", "heun", "dpmpp_2m", "uni_pc", "lcm", "euler_ancestral", "dpmpp_2m_sde", "dpmpp_sde")
+    return [
+        _row("samplers", f"{sampler}, {name}", pruning, sizes.map, sampling=replace(BASE, sampler=sampler))
+        for sampler in names
+        for name, pruning in {"defaults": Pruning(), "paper's recipe": PAPER}.items()
+    ]
+
+
+def _cfg(sizes: Sizes) -> list[Row]:
+    return [
+        _row("cfg", f"cfg {cfg:g}, {name}", pruning, sizes.map, sampling=replace(BASE, cfg=cfg))
+        for cfg in (1.0, 2.0, 4.0, 7.0, 12.0)
+        for name, pruning in {"defaults": Pruning(), "paper's recipe": PAPER}.items()
+    ]
+
+
+def _progress(sizes: Sizes) -> list[Row]:
+    """Single-step errors of a run that is shown the unpruned latents; unscheduled, so that steps compare."""
+    always = replace(SCHEDULE, early_percent=0.0)
+    found = {
+        "paper's recipe": Pruning(always, PAPER_SETTINGS),
+        "random": Pruning(always, control="random"),
+        "defaults": Pruning(always),
+        "half level only": Pruning(replace(always, level_scales=(1.0, 1.0, 0.0))),
+        "quarter level only": Pruning(replace(always, level_scales=(1.0, 0.0, 1.0))),
+    }
+    found |= {f"recovery {one}": Pruning(always, replace(DEFAULTS, recovery=one)) for one in NEWER_RECOVERIES}
+    return [_row("progress", name, pruning, sizes.map, replay=True) for name, pruning in found.items()]
+
+
+QUICK = ("paper's recipe", "defaults", "top-k, random", "even grid", "16 of 20 steps")
+
+
+def quick(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """A few rows of the main table on a few captions."""
+    return {"main": [replace(row, count=4) for row in rows["main"] if row.name in QUICK]}

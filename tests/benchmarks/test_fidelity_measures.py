@@ -1,0 +1,253 @@
+"""The fidelity lab's own machinery: keys, captions, controls, measures, storage, tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from atedm_core.cost import unet_flops
+from atedm_core.dsap import DSAPSchedule
+from atedm_core.gwpr import combine_heads
+from atedm_core.pruning import LayerAttention, PruneSettings
+from benchmarks import _host
+from benchmarks._fidelity import captions, catalogue, controls, flops, measures, tables
+from benchmarks._fidelity.cases import Case, Pruning, Row, Sampling
+from benchmarks._fidelity.session import Drawn, Trajectory
+from benchmarks._fidelity.store import Spot, Store
+from benchmarks._fidelity.summary import Measured, fewer_steps_at, step_map
+from benchmarks._fidelity.sweep import missing, step_errors
+from demo.scenes import Scene, draw, is_held_out
+
+PROGRESS = [number / 20 for number in range(20)]
+SCENE = Scene("circle", "red", "center", "large", "blue")
+
+
+def groups() -> dict[str, list[Row]]:
+    return catalogue.build(lambda sampling: PROGRESS, catalogue.Sizes())
+
+
+def test_captions_to_choose_and_to_confirm_by_share_nothing_and_were_never_trained_on() -> None:
+    count = captions.batches(captions.LARGEST_SET)
+    sets = [[one for i in range(count) for one in captions.batch(name, i)] for name in captions.FIRST_SEED]
+    scenes, seeds = ([{getattr(one, part) for one in found} for found in sets] for part in ("scene", "seed"))
+    assert not scenes[0] & scenes[1]
+    assert not seeds[0] & seeds[1]
+    assert {len(found) for found in sets} == {captions.LARGEST_SET}
+    assert all(is_held_out(one.scene.shape, one.scene.colour, one.scene.place) for found in sets for one in found)
+
+
+def test_a_key_tells_apart_what_is_run_and_nothing_else() -> None:
+    cases = {row.case for rows in groups().values() for row in rows}
+    assert len({case.key for case in cases}) == len(cases)
+    assert Case(pruning=Pruning()).key == Case(pruning=Pruning(DSAPSchedule(), PruneSettings())).key
+
+
+def test_rows_of_a_group_have_names_of_their_own() -> None:
+    for rows in groups().values():
+        assert len({row.name for row in rows}) == len(rows)
+
+
+def test_schedules_are_compared_at_equal_flops_on_sdxl() -> None:
+    rows = [row for row in groups()["schedule"] if row.case.pruning is not None]
+    shares = [flops.planned_share(row.case.pruning, PROGRESS) for row in rows if row.case.pruning]
+    assert len(shares) > 5
+    assert max(shares) - min(shares) < 2e-3
+
+
+def test_sdxl_costs_what_the_paper_says() -> None:
+    assert unet_flops(flops.sdxl(), flops.SDXL_LATENT) == pytest.approx(6.761e12, rel=2e-4)
+
+
+def test_a_tape_of_pruned_blocks_costs_what_the_closed_formula_says() -> None:
+    pruning = Pruning(DSAPSchedule(prune_ratio=0.5, early_percent=0.0))
+    names = [block.name for block in flops.sdxl().blocks]
+    tape = flops.Tape(calls=[2], pruned=[flops.Pruned(name, 0.5, 0.5, 2) for name in names])
+    assert flops.sdxl_flops(tape, pruning) == 2 * unet_flops(flops.sdxl(), flops.SDXL_LATENT, 0.5)
+
+
+@pytest.mark.usefixtures("comfyui")
+@pytest.mark.parametrize("control", controls.CONTROLS)
+def test_a_control_ranks_in_the_packs_place_and_goes_again(control: str) -> None:
+    module = _host.pack("patches.pruning_pass")
+    own = module.rank_tokens
+    queries, keys = torch.randn(2, 2, 3, 16, 8, generator=torch.Generator().manual_seed(0))
+    attention = LayerAttention(queries, keys)
+    with controls.in_place(control):
+        scores = combine_heads(module.rank_tokens(PruneSettings(), attention, (4, 4)))
+    assert module.rank_tokens is own
+    assert scores.shape == (2, 16)
+    assert (scores >= 0).all()
+    assert (scores[0] != combine_heads(own(PruneSettings(), attention, (4, 4)))[0]).any()
+
+
+@pytest.mark.usefixtures("comfyui")
+def test_a_reversed_ranking_is_the_packs_own_upside_down() -> None:
+    module = _host.pack("patches.pruning_pass")
+    queries, keys = torch.randn(2, 1, 3, 16, 8, generator=torch.Generator().manual_seed(0))
+    attention = LayerAttention(queries, keys)
+    own = combine_heads(module.rank_tokens(PruneSettings(), attention, (4, 4)))
+    with controls.in_place("reversed G-WPR"):
+        turned = combine_heads(module.rank_tokens(PruneSettings(), attention, (4, 4)))
+    assert torch.equal(turned.argsort(dim=1), own.argsort(dim=1, descending=True))
+
+
+@pytest.mark.usefixtures("comfyui")
+def test_tokens_that_are_like_their_anchor_go_first() -> None:
+    keys = torch.eye(16).reshape(1, 1, 16, 16)
+    keys[0, 0, 1] = keys[0, 0, 0]  # the neighbour of the first cell's anchor is its double
+    with controls.in_place("least redundant"):
+        rank = _host.pack("patches.pruning_pass").rank_tokens
+        scores = rank(PruneSettings(), LayerAttention(keys, keys), (4, 4))[0, 0]
+    assert scores.argmin() == 1
+    assert sorted(scores.topk(4).indices.tolist()) == [0, 2, 8, 10]
+
+
+def test_tome_saves_nothing_without_merging_and_no_more_than_self_attention_costs() -> None:
+    full = unet_flops(flops.sdxl(), flops.SDXL_LATENT)
+    assert flops.sdxl_flops_with_tome(3, 0.0) == 3 * full
+    assert 1.2 < full / flops.sdxl_flops_with_tome(1, 0.75) < 1.33
+
+
+@pytest.mark.parametrize("edge", [4, 16])
+def test_the_even_grid_is_even_at_every_power_of_two(edge: int) -> None:
+    ranks = controls.bayer(edge, edge)
+    assert sorted(ranks.flatten().tolist()) == list(range(edge * edge))
+    quarter = ranks < edge * edge // 4
+    cells = quarter.reshape(edge // 2, 2, edge // 2, 2).sum(dim=(1, 3))
+    assert torch.equal(cells, torch.ones_like(cells))
+
+
+def test_measures_of_equal_and_of_different_pictures() -> None:
+    picture, latent = draw(SCENE), np.ones((4, 8, 8), np.float32)
+    same = measures.compare(picture, latent, picture, latent, SCENE)
+    assert same == {
+        "psnr": measures.HIGHEST_PSNR,
+        "ssim": 1.0,
+        "latent_error": 0.0,
+        "same_scene": True,
+        "right": True,
+        "reference_right": True,
+    }
+    other = measures.compare(draw(replace(SCENE, colour="green")), 1.5 * latent, picture, latent, SCENE)
+    assert other["psnr"] < 30
+    assert other["latent_error"] == pytest.approx(0.5)
+    assert (other["same_scene"], other["right"], other["reference_right"]) == (False, False, True)
+
+
+def test_psnr_in_decibels() -> None:
+    flat = np.full((4, 4, 3), 100, np.uint8)
+    assert measures.psnr(flat, flat + 10) == pytest.approx(28.1308, abs=1e-3)
+
+
+def test_step_errors_are_of_the_models_own_output() -> None:
+    rng = np.random.default_rng(0)
+    sigmas = np.array([4.0, 0.5], np.float32)
+    latents, velocity = rng.normal(size=(2, 2, 1, 4, 2, 2))
+    scale = sigmas[:, None, None, None, None]
+    clean = latents / (scale**2 + 1) - velocity * scale / np.sqrt(scale**2 + 1)
+    off = latents / (scale**2 + 1) - 1.25 * velocity * scale / np.sqrt(scale**2 + 1)
+    found = step_errors(Trajectory(sigmas, latents, off), Trajectory(sigmas, latents, clean), 0)
+    assert found == pytest.approx([0.25, 0.25], rel=1e-4)
+
+
+def test_what_is_stored_is_there_again_and_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
+    spot = Spot("a", "b", "choose", 3)
+    Store(tmp_path).add(spot, [{"psnr": 30.0}])
+    with (tmp_path / "measures-0.jsonl").open("a") as file:
+        file.write('{"spot": {"case": "c"')
+    store = Store(tmp_path)
+    assert store.measures(spot) == [{"psnr": 30.0}]
+    store.add(Spot("d", "b", "choose", 3), [{"psnr": 31.0}])
+    again = Store(tmp_path, worker="other")
+    assert again.has(spot)
+    assert again.measures(Spot("d", "b", "choose", 3)) == [{"psnr": 31.0}]
+
+
+def test_pictures_are_stored_whole_or_not_at_all(tmp_path: Path) -> None:
+    store, case = Store(tmp_path), Case()
+    drawn = Drawn(np.ones((4, 4, 2, 2), np.float32), np.zeros((4, 16, 16, 3), np.uint8), {"flops": 1.0})
+    assert store.load(case, "choose", 0) is None
+    store.keep(case, "choose", 0, drawn)
+    found = store.load(case, "choose", 0)
+    assert found is not None
+    assert np.array_equal(found.latents, drawn.latents)
+    assert (found.info, found.trajectory) == (drawn.info, None)
+    (file,) = (tmp_path / "runs").iterdir()
+    file.write_bytes(file.read_bytes()[:50])
+    assert store.load(case, "choose", 0) is None
+
+
+def test_a_case_can_be_forgotten_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    gone, stays = Case(pruning=Pruning()), Case()
+    for case in (gone, stays):
+        store.add(Spot(case.key, "r", "choose", 0), [{}])
+    store.forget([gone])
+    again = Store(tmp_path)
+    assert again.has(Spot(stays.key, "r", "choose", 0))
+    assert not again.has(Spot(gone.key, "r", "choose", 0))
+
+
+def test_workers_share_the_work_without_overlap_and_a_finished_row_is_not_run_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    rows = groups()["selection"]
+    everything = {spot for _, spot in missing(rows, store)}
+    parts = [{spot for _, spot in missing(rows, store, worker, 3)} for worker in range(3)]
+    assert set.union(*parts) == everything
+    assert sum(len(part) for part in parts) == len(everything)
+    done = next(iter(everything))
+    store.add(done, [{}])
+    assert {spot for _, spot in missing(rows, store)} == everything - {done}
+
+
+def measured(row: Row, psnr: float, share: float) -> Measured:
+    return Measured(row, [{"psnr": psnr, "same_scene": True, "share": share, "sdxl_share": share}] * 4)
+
+
+def test_fewer_steps_are_interpolated_and_never_cost_more() -> None:
+    full = Sampling(20)
+    fewer = [
+        measured(Row("g", str(steps), Case(Sampling(steps)), against=full), psnr, steps / 20)
+        for steps, psnr in ((10, 30.0), (15, 40.0))
+    ]
+    assert fewer_steps_at(0.625, fewer) == pytest.approx([35.0] * 4)
+    assert fewer_steps_at(0.99, fewer) == [40.0] * 4
+
+
+def test_the_step_map_says_by_how_much_pruning_wins() -> None:
+    full, fewer = Sampling(8), Sampling(6)
+    group = [
+        measured(Row("steps", "pruned", Case(full, Pruning())), 33.0, 0.75),
+        measured(Row("steps", "fewer", Case(fewer), against=full), 30.0, 0.75),
+    ]
+    (line,) = step_map(group)
+    assert line["own_gain"] == pytest.approx(3.0)
+    assert line["own_better"] == 4
+
+
+def test_tables_go_between_their_markers_and_unknown_ones_are_refused(tmp_path: Path) -> None:
+    document = tmp_path / "document.md"
+    document.write_text("before <!-- table main -->old<!-- end --> after", encoding="utf-8")
+    tables.insert(document, {"main": "| new |"})
+    tables.insert(document, {"main": "| newer |"})
+    assert document.read_text(encoding="utf-8") == "before <!-- table main -->\n\n| newer |\n\n<!-- end --> after"
+    with pytest.raises(ValueError, match="'main'"):
+        tables.insert(document, {})
+
+
+def test_saved_tables_are_those_of_the_saved_figures(repository: Path) -> None:
+    """The document and the JSON files come from one run and cannot say different things."""
+    text = (repository / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    folder = repository / "benchmarks" / "results" / "fidelity"
+    checked = 0
+    for file in folder.glob("*.json"):
+        found = json.loads(file.read_text(encoding="utf-8"))["lines"]
+        if f"<!-- table {file.stem} -->" in text:
+            assert tables.table(file.stem, found) in text
+            checked += 1
+    assert checked > 3
