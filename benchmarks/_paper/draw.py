@@ -14,6 +14,9 @@ from .work import Picture, Work
 from .workflows import Sampling, Workflow
 
 
+JOIN_SECONDS = 1.0
+
+
 @dataclass(frozen=True)
 class Patience:
     """With servers that are gone, in seconds.
@@ -86,7 +89,7 @@ def draw_all(
             remote.cancel()
         raise
     for thread in threads:
-        thread.join()
+        thread.join(JOIN_SECONDS)  # one may be asking a dropped server that hangs
 
 
 def _comes_back(remote: Remote, work: Work, sampling: Sampling, patience: Patience) -> bool:
