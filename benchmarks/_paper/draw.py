@@ -13,7 +13,6 @@ from .servers import Drawn, Remote, ServerLostError
 from .work import Picture, Work
 from .workflows import Sampling, Workflow
 
-
 JOIN_SECONDS = 1.0
 
 

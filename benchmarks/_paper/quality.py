@@ -1,7 +1,7 @@
 """How good a row's pictures are: FID and CLIP score as the paper has them, LPIPS, and distances that need nothing.
 
-FID, CLIP and LPIPS come from torchmetrics, which is imported only here and only when it is there; what it needs of
-weights it fetches itself.
+FID and LPIPS come from torchmetrics, CLIP from transformers. Both are imported only here and only when they are there;
+what they need of weights they fetch themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from devtools.console import DevError
 
 from .._fidelity.measures import psnr
 
-REQUIREMENT = "torchmetrics[image,multimodal]>=1.6,<2"
+REQUIREMENTS = ("torchmetrics[image]>=1.6,<2", "transformers>=4.40")
 CLIP_MODEL = "openai/clip-vit-base-patch32"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 INCEPTION_SIDE = 299
@@ -88,9 +88,10 @@ def lacking() -> str:
     missing = [name for name in ("torchmetrics", "torch_fidelity", "transformers") if find_spec(name) is None]
     if not missing:
         return ""
+    wanted = " ".join(f'"{one}"' for one in REQUIREMENTS)
     return (
         f"FID, CLIP and LPIPS need {' and '.join(missing)}, not found here: "
-        f'{sys.executable} -m pip install "{REQUIREMENT}". PSNR and SSIM need nothing.'
+        f"{sys.executable} -m pip install {wanted}. PSNR and SSIM need nothing."
     )
 
 
@@ -141,24 +142,34 @@ class Fid:
 
 
 class Clip:
-    """CLIP score: mean cosine of picture and prompt, 0 to 1 as the paper writes it."""
+    """CLIP score: mean cosine of picture and prompt, from 0 to 1, as the paper writes it.
+
+    By transformers itself, because torchmetrics' own fails with transformers 5.
+    """
 
     name = "clip"
 
     def __init__(self, model: str, device: torch.device) -> None:
-        from torchmetrics.multimodal.clip_score import CLIPScore
+        from transformers import CLIPModel, CLIPProcessor
 
         self.setting = model
-        self._metric = CLIPScore(model_name_or_path=model).to(device)
+        self._model = CLIPModel.from_pretrained(model).eval().to(device)
+        self._processor = CLIPProcessor.from_pretrained(model)
 
     def score(self, pictures: Sequence[Path], prompts: Sequence[str], full: Sequence[Path], tick: Tick) -> float:
         """Mean over the pictures."""
-        self._metric.reset()
+        cosines = []
         for batch, texts in zip(_batches(pictures), _batches(prompts), strict=True):
-            shown = [one.to(self._metric.device) for one in _uint8(batch)]
-            self._metric.update(shown, list(texts))
+            shown = [Image.fromarray(pixels(file)) for file in batch]
+            inputs = self._processor(
+                text=list(texts), images=shown, return_tensors="pt", padding=True, truncation=True
+            ).to(self._model.device)
+            with torch.inference_mode():
+                seen = self._model(**inputs)
+            cosine = torch.nn.functional.cosine_similarity(seen.image_embeds, seen.text_embeds, dim=-1)
+            cosines.append(cosine.clamp_min(0).float().cpu())
             tick(len(batch))
-        return float(self._metric.compute()) / 100.0
+        return float(torch.cat(cosines).mean())
 
 
 class Lpips:

@@ -161,11 +161,27 @@ def test_without_torchmetrics_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(quality, "find_spec", lambda name: None if name == "torchmetrics" else object())
     made, said = quality.scorers([], quality.CLIP_MODEL, quality.torch.device("cpu"))
     assert made == []
-    assert f'{sys.executable} -m pip install "{quality.REQUIREMENT}"' in said[0]
+    assert f'{sys.executable} -m pip install "{quality.REQUIREMENTS[0]}"' in said[0]
 
 
 def test_the_extra_names_what_the_message_names(repository: Path) -> None:
-    assert f'fidelity = ["{quality.REQUIREMENT}"]' in (repository / "pyproject.toml").read_text(encoding="utf-8")
+    listed = ", ".join(f'"{one}"' for one in quality.REQUIREMENTS)
+    assert f"fidelity = [{listed}]" in (repository / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_a_measure_that_cannot_be_made_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object) -> quality.Scorer:
+        raise OSError("no network\nand more")
+
+    monkeypatch.setattr(quality, "find_spec", lambda name: object())
+    monkeypatch.setattr(quality, "Clip", unreachable)
+    monkeypatch.setattr(quality, "Lpips", lambda device: "made")
+    made, said = quality.scorers([], quality.CLIP_MODEL, quality.torch.device("cpu"))
+    assert made == ["made"]
+    assert said == [
+        "FID needs real pictures to compare with: --images DIR.",
+        "CLIP could not be measured: OSError: no network",
+    ]
 
 
 def test_distances_to_the_full_picture(tmp_path: Path) -> None:

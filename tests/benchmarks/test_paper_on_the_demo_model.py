@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_paper_table import SDXL_NAMES, safetensors
 
-from benchmarks._paper import command
+from benchmarks._paper import command, quality
 from benchmarks._paper.checkpoint import inspect
 from benchmarks._paper.quality import pixels
 from benchmarks._paper.servers import own_server
@@ -21,14 +22,31 @@ CAPTIONS = "a large red circle in the upper left on a blue background\na small p
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def hollow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that is SDXL by its header and holds nothing."""
+    return safetensors(tmp_path_factory.mktemp("my models") / "hollow.safetensors", SDXL_NAMES)
+
+
+@pytest.fixture(scope="module")
+def address(hollow: Path) -> Iterator[str]:
     """The server that the command starts where none is given."""
-    log = tmp_path_factory.mktemp("log") / "comfyui.log"
-    with own_server(current_host(), inspect(DEFAULT_FILE), log) as started:
+    with own_server(current_host(), inspect(hollow), hollow.with_suffix(".log")) as started:
         yield started
 
 
-def test_draws_resumes_and_compares(address: str, tmp_path: Path) -> None:
+def test_a_checkpoint_outside_the_server_is_seen_and_a_bad_one_told(
+    address: str, hollow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(CAPTIONS, encoding="utf-8")
+    given = ["--checkpoint", hollow, "--prompts", prompts, "--out", tmp_path / "out", "--server", address]
+    assert command.main([str(one) for one in given]) == 1
+    assert f"{address} cannot use the checkpoint hollow.safetensors: The workflow failed" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_draws_resumes_and_compares(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "find_spec", lambda name: None)  # or weights would be fetched
     prompts, out = tmp_path / "prompts.txt", tmp_path / "out"
     prompts.write_text(CAPTIONS, encoding="utf-8")
 
