@@ -142,7 +142,11 @@ def draw(
         store.keep(one, drawn.png, {"seconds": drawn.seconds, "device": remote.device})
 
     with _bar("pictures", len(missing)) as (progress, task):
-        work = Work(missing, found, progress.console.print)
+
+        def tell(line: str) -> None:
+            progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        work = Work(missing, found, tell)
         draw_all(work, remotes, sampling, make, keep, lambda n: progress.update(task, completed=n), patience)
     return work.given_up
 

@@ -16,7 +16,7 @@ from .store import Store
 from .work import Picture
 
 COLUMNS = (
-    "row", "TFLOPs", "ratio", "pictures", "PSNR, dB", "SSIM", "LPIPS", "FID", "CLIP", "seconds",
+    "row", "TFLOPs", "ratio", "drawn", "PSNR", "SSIM", "LPIPS", "FID", "CLIP", "time",
     "paper: FID", "paper: CLIP",
 )  # fmt: skip
 PAPER_PICTURES = 5000
@@ -109,9 +109,9 @@ def notes(store: Store, more: Iterable[str]) -> list[str]:
         f"{manifest['checkpoint']['name']}, {sampling['size']} px, {sampling['steps']} steps, {sampling['sampler']} "
         f"({sampling['scheduler']}), CFG {sampling['cfg']:g}. The paper: SDXL-base, MS-COCO 2017, 1024 px, 50 steps, "
         "CFG 7.",
-        "TFLOPs: of a step of SDXL at 1024 px at that ratio, averaged over a run. PSNR, SSIM and LPIPS: against the "
-        "full model's picture of the same prompt and seed (medians; LPIPS the mean). Seconds: median of a picture, by "
-        "the server's clock.",
+        "TFLOPs: of a step of SDXL at 1024 px at that ratio, averaged over a run. PSNR (dB), SSIM and LPIPS: against "
+        "the full model's picture of the same prompt and seed (medians; LPIPS the mean). Time: seconds of a picture by "
+        "the server's clock, median.",
     ]
     if manifest["checkpoint"]["kind"] != "sdxl" or sampling["size"] != SDXL_SIZE:
         said.append(

@@ -167,5 +167,6 @@ class Work:
         self._alive.discard(server)
         self._alone_since, self._last_loss = time.monotonic(), reason
         self._owners = {index: owner for index, owner in self._owners.items() if owner != server}
-        self._tell(f"Dropped for now: {server}: {reason}")
+        if self._error is None:  # our own server goes with us
+            self._tell(f"Dropped for now: {server}: {reason}")
         self._changed.notify_all()
