@@ -134,11 +134,12 @@ def _plan(row: Row, offered: Mapping[str, Any]) -> Plan:
     paper = row.method == "paper"
     inputs = paper_inputs(offered) if paper else {n: v for n, v in offered.items() if n != "prune_ratio"}
     schedule, note = (PAPER_SCHEDULE if paper else None), ""
+    point: PrunePoint = inputs.get("prune_from", PAPER_SETTINGS.prune_from)
     try:
-        budget = _budget(row, schedule or DSAPSchedule(), inputs["prune_from"])
+        budget = _budget(row, schedule or DSAPSchedule(), point)
     except ValueError:
         schedule, note = NO_DSAP, "without DSAP, with which so much cannot be saved"
-        budget = _budget(row, schedule, inputs["prune_from"])
+        budget = _budget(row, schedule, point)
     ratio, tflops = _solved(budget)
     nodes: dict[str, Node] = {"prune": {"class_type": APPLY, "inputs": {**inputs, "prune_ratio": ratio}}}
     if schedule is not None:

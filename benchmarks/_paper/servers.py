@@ -137,11 +137,11 @@ class Remote(Client):
                 entry = self.wait(prompt_id, min(QUEUE_CHECK_SECONDS, self._timeout))
                 self._running = None
                 return entry
+            if not self._knows(prompt_id):
+                raise ServerLostError(f"{self.address} has forgotten a picture: it was started again, or cleared")
             if time.monotonic() > deadline:
                 self.cancel()
                 raise ServerLostError(f"{self.address} did not finish a picture within {self._timeout:.0f} s")
-            if not self._knows(prompt_id):
-                raise ServerLostError(f"{self.address} has forgotten a picture: it was started again, or cleared")
 
     def _knows(self, prompt_id: str) -> bool:
         queue = self.get("/queue")

@@ -130,14 +130,25 @@ def test_two_servers_share_the_work_and_draw_nothing_twice(run: Run) -> None:
     assert len(first.drawn) + len(second.drawn) == len(every_picture())
 
 
-@pytest.mark.parametrize("mood", ["dies", "hangs", "forgets", "garbles"])
-def test_a_server_that_breaks_loses_nothing(run: Run, mood: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("mood", "reason"),
+    [
+        ("dies", "does not answer"),
+        ("hangs", "did not finish a picture within 1 s"),
+        ("forgets", "has forgotten a picture"),
+        ("garbles", "does not answer as ComfyUI does"),
+    ],
+)
+def test_a_server_that_breaks_loses_nothing(
+    run: Run, mood: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     good, bad = run.server(), run.server()
     good.seconds = 0.03
     bad.dies_after, bad.mood = (1, "") if mood == "dies" else (None, mood)
     assert run("--timeout", "1") == 0
     assert run.pictures() == every_picture()
-    assert f"Dropped for now: {bad.address}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"Dropped for now: {bad.address}: {bad.address} {reason}" in out
 
 
 def test_a_server_that_comes_back_draws_again(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,6 +200,17 @@ def test_an_interruption_keeps_what_is_drawn_and_takes_back_what_is_queued(run: 
     assert run(servers=[fresh]) == 0
     assert run.pictures() == every_picture()
     assert len(fresh.drawn) == len(every_picture()) - 3
+
+
+def test_a_picture_that_cannot_be_written_stops_everything_and_keeps_the_rest(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.server()
+    (run.out / "pictures").mkdir(parents=True)
+    (run.out / "pictures" / "paper-c").write_text("in the way", encoding="utf-8")
+    assert run() == 1
+    assert "00000-0.png cannot be written" in capsys.readouterr().err
+    assert run.pictures() == {"full/00000-0.png", "tome-c/00000-0.png"}
 
 
 def test_half_a_picture_and_half_a_line_are_made_anew(run: Run) -> None:
