@@ -2,6 +2,7 @@
 
     python dev.py bench fidelity [--groups main selection ...] [--captions 64] [--workers 2]
     python dev.py bench fidelity --quick
+    python dev.py bench fidelity --checkpoint FILE --prompts FILE ...    (docs/real_checkpoint.md)
 
 Pictures of the demo model, in ComfyUI's own sampler. What is drawn and measured is kept at once in
 benchmarks/out/fidelity, and the same command goes on after an interruption. Tables and plots go to
@@ -23,6 +24,7 @@ from ._fidelity.cases import Row
 from ._fidelity.session import Session
 from ._fidelity.store import HERE, Store
 from ._fidelity.sweep import bar, missing, run, run_in_processes
+from ._paper import command as paper
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -64,7 +66,9 @@ def chosen(options: argparse.Namespace, session: Session) -> dict[str, list[Row]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what is missing, then show and save the tables."""
+    """Run what is missing, then show and save the tables; with a checkpoint, the paper's table on it instead."""
+    if paper.asked_for(arguments):
+        return paper.main(arguments)
     options = parse(arguments)
     worker, workers = (int(number) for number in (options.part or "0/1").split("/"))
     try:

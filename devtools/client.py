@@ -23,6 +23,10 @@ class PromptError(DevError):
     """A workflow that the server refused or that failed while running."""
 
 
+class PromptTimeoutError(PromptError):
+    """A workflow that did not finish in the time it was given; it may still run."""
+
+
 class Client:
     """Talks to a running ComfyUI at `address` (http://host:port)."""
 
@@ -74,7 +78,7 @@ class Client:
             if entry is not None and entry.get("status", {}).get("completed") is not None:
                 return self._finished(entry)
             if time.monotonic() > deadline:
-                raise PromptError(f"The workflow did not finish within {timeout:.0f} s.")
+                raise PromptTimeoutError(f"The workflow did not finish within {timeout:.0f} s.")
             time.sleep(pause)
             pause = min(pause * 1.5, 0.25)
 
