@@ -22,8 +22,6 @@ from .cat_summary import summarize
 logger = logging.getLogger(__name__)
 
 KEY = "cat_pruning"
-RUN_KEY = "cat_pruning_run"
-"""Where a run's state lies in `transformer_options` while it lasts."""
 
 
 def apply_cat(model: Any, selection: CATSelection, schedule: CATSchedule) -> Any:
@@ -88,7 +86,6 @@ def _options_for(run: CATRun, original: dict[str, Any], structure: TransformerSt
     """A copy of the model's options for one run: what CAT Pruning hangs in there goes with it."""
     options: dict[str, Any] = comfy.model_patcher.create_model_options_clone(original)
     transformer_options = options.setdefault("transformer_options", {})
-    transformer_options[RUN_KEY] = run
     # Innermost of all wrappers: what others leave out never comes here, and what they change is what is seen.
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _predict_noise(run), transformer_options)
     add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _apply_model(run, structure), transformer_options)

@@ -75,10 +75,6 @@ class CATRun:
         self._answered: set[Hashable] = set()
         self._decided = False
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> CATRun:
-        """Itself: nodes that copy the options deeply for a model call of their own are still in this run."""
-        return self
-
     @property
     def steps(self) -> int:
         """Steps of the run."""
