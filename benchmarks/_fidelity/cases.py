@@ -13,6 +13,7 @@ from atedm_core.pruning import PruneSettings
 from .captions import CaptionSet
 
 PAPER_SETTINGS = PruneSettings(
+    ranking="self-attention",
     iterations=10,
     selection="top-k",
     stand_in="attention",

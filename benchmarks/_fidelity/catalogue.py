@@ -25,7 +25,9 @@ BASE = Sampling()
 PAPER = Pruning(PAPER_SCHEDULE, PAPER_SETTINGS)
 NEWER_RECOVERIES = tuple(one for one in RECOVERIES if one not in ("update", "copy", "zero", "interpolate"))
 """What the pack offers beyond its first four; they join the main table by themselves."""
-LEAST_REDUNDANT = Pruning(SCHEDULE, replace(DEFAULTS, selection="top-k"), "least redundant")
+GWPR = replace(DEFAULTS, ranking="self-attention")
+"""The defaults, but for what ranks: page rank over attention, in whose place the controls are put."""
+LEAST_REDUNDANT = Pruning(SCHEDULE, replace(GWPR, selection="top-k"), "least redundant")
 QUARTER_ONLY, HALF_LESS = (1.0, 0.0, 1.0), (1.0, 0.5, 1.0)
 """Level scales: SDXL's half-resolution level left whole, as the paper's dagger variant does, or pruned half as much."""
 RATIOS = (0.1, 0.25, 0.4, 0.63, 0.8, 0.9)
@@ -101,6 +103,11 @@ def with_settings(**changed: Any) -> Pruning:
     return Pruning(SCHEDULE, replace(DEFAULTS, **changed))
 
 
+def by_attention(control: str | None = None, **changed: Any) -> Pruning:
+    """Ranked by self-attention, or by a control in its place."""
+    return Pruning(SCHEDULE, replace(GWPR, **changed), control)
+
+
 def at_ratio(pruning: Pruning, ratio: float) -> Pruning:
     """The same at another ratio."""
     return replace(pruning, schedule=replace(pruning.schedule, prune_ratio=ratio))
@@ -118,11 +125,12 @@ def _main(sizes: Sizes, solve: _Solver) -> list[Row]:
     prunings = {
         "paper's recipe": PAPER,
         "defaults": Pruning(),
-        "defaults, random": Pruning(control="random"),
-        "top-k, random": replace(with_settings(selection="top-k"), control="random"),
-        "even grid": Pruning(control="even grid"),
-        "top-k, least redundant": LEAST_REDUNDANT,
-        "top-k, G-WPR": with_settings(selection="top-k"),
+        "G-WPR": by_attention(),
+        "G-WPR, top-k": by_attention(selection="top-k"),
+        "random": by_attention("random"),
+        "random, top-k": by_attention("random", selection="top-k"),
+        "even grid": by_attention("even grid"),
+        "least redundant keys": LEAST_REDUNDANT,
         "copy, stand-in by cosine": with_settings(recovery="copy"),
         "no schedule": Pruning(replace(SCHEDULE, early_percent=0.0)),
     }
@@ -143,10 +151,10 @@ def _selection(sizes: Sizes) -> list[Row]:
     rows = []
     for selection in SELECTIONS:
         for ranking in RANKINGS:
-            name = f"{selection}, G-WPR of {ranking}"
+            name = f"{selection}, G-WPR of {ranking}" if "attention" in ranking else f"{selection}, ranking {ranking}"
             rows.append(_row("selection", name, with_settings(selection=selection, ranking=ranking), sizes.ablation))
         for control in CONTROLS:
-            pruning = replace(with_settings(selection=selection), control=control)
+            pruning = by_attention(control, selection=selection)
             rows.append(_row("selection", f"{selection}, {control}", pruning, sizes.ablation))
     return rows
 
@@ -169,17 +177,16 @@ def _temporal(sizes: Sizes, solve: _Solver) -> list[Row]:
     found = [("defaults", Pruning()), ("temporal (ratio 0.63)", Pruning(SCHEDULE, settings))]
     found += [
         ("temporal, top-k", Pruning(SCHEDULE, replace(settings, selection="top-k"))),
-        ("temporal, random", Pruning(SCHEDULE, settings, "random")),
-        ("temporal, even grid", Pruning(SCHEDULE, settings, "even grid")),
+        ("temporal, random", by_attention("random", recovery="temporal")),
+        ("temporal, G-WPR", by_attention(recovery="temporal")),
+        ("temporal, no ranking", Pruning(SCHEDULE, replace(settings, ranking="none"))),
         solve("temporal, no schedule", settings, early_percent=0.0),
     ]
     found += [
         solve(f"temporal, all early, {percent:g}", settings, early_percent=percent, early_blocks="all")
         for percent in (0.05, 0.1, 0.15, 0.2)
     ]
-    for point, interval in (("inside first layer", 1), ("block start", 2), ("block start", 4)):
-        there = replace(settings, prune_from=point, rank_interval=interval)
-        found.append(solve(f"temporal, {point}, ranked every {interval}", there))
+    found += [solve(f"temporal, {point}", replace(settings, prune_from=point)) for point in PRUNE_POINTS[1:]]
     return [_row("temporal", name, pruning, sizes.ablation) for name, pruning in found]
 
 
@@ -200,10 +207,12 @@ def _schedule(sizes: Sizes, solve: _Solver) -> list[Row]:
 def _points(sizes: Sizes, solve: _Solver) -> list[Row]:
     found = [("after first layer (ratio 0.63)", Pruning())]
     for point in PRUNE_POINTS[1:]:
-        for interval in (1,) if point != "block start" else (2, 4):
-            settings = replace(DEFAULTS, prune_from=point, rank_interval=interval)
-            name = point if interval == 1 else f"{point}, ranked every {interval}"
-            found += [(f"{name} (ratio 0.63)", Pruning(SCHEDULE, settings)), solve(name, settings)]
+        settings = replace(DEFAULTS, prune_from=point)
+        found += [(f"{point} (ratio 0.63)", Pruning(SCHEDULE, settings)), solve(point, settings)]
+        intervals = (1,) if point != "block start" else (2, 4)
+        for interval in intervals:
+            settings = replace(GWPR, prune_from=point, rank_interval=interval)
+            found.append((f"{point}, G-WPR every {interval} (ratio 0.63)", Pruning(SCHEDULE, settings)))
     return [_row("points", name, pruning, sizes.ablation) for name, pruning in found]
 
 
@@ -213,8 +222,8 @@ def _ratio(sizes: Sizes) -> list[Row]:
         for name, base in {
             "defaults": Pruning(),
             "paper's recipe": PAPER,
-            "random": Pruning(control="random"),
-            "least redundant": LEAST_REDUNDANT,
+            "G-WPR": by_attention(),
+            "random": by_attention("random"),
         }.items():
             rows.append(_row("ratio", f"{name}, {ratio:g}", at_ratio(base, ratio), sizes.ablation))
     return rows + [_fewer("ratio", "choose", sizes.ablation, BASE, steps) for steps in FEWER[20]]
@@ -228,9 +237,6 @@ def _steps(sizes: Sizes) -> list[Row]:
             full = Sampling(steps, sampler=sampler)
             longest = replace(full, steps=MAP_STEPS[-1])
             prunings = {f"ratio {ratio:g}": at_ratio(Pruning(), ratio) for ratio in MAP_RATIOS}
-            prunings |= {
-                f"ratio {ratio:g}, least redundant": at_ratio(LEAST_REDUNDANT, ratio) for ratio in MAP_RATIOS[1:]
-            }
             for label, pruning in prunings.items():
                 case, name = Case(full, pruning), f"{sampler}, {steps} steps, {label}"
                 rows.append(Row("steps", name, case, "choose", sizes.map))
@@ -271,10 +277,10 @@ def _peers(sizes: Sizes) -> list[Row]:
 
 
 def _ranking(sizes: Sizes) -> list[Row]:
-    found = {f"{one} iterations": with_settings(iterations=one) for one in (1, 2, 3, 5, 10, 20)}
-    found["1 iteration, warm start"] = with_settings(warm_start=True)
-    found |= {f"{one} voters of 256": Pruning(control=f"{one} voters") for one in (16, 64)}
-    found |= {f"ranked every {one}": with_settings(rank_interval=one) for one in (2, 4, 8, 20)}
+    found = {f"{one} iterations": by_attention(iterations=one) for one in (1, 2, 3, 5, 10, 20)}
+    found["1 iteration, warm start"] = by_attention(warm_start=True)
+    found |= {f"{one} voters of 256": by_attention(f"{one} voters") for one in (16, 64)}
+    found |= {f"ranked every {one}": by_attention(rank_interval=one) for one in (2, 4, 8, 20)}
     return [_row("ranking", name, pruning, sizes.ablation) for name, pruning in found.items()]
 
 
@@ -311,7 +317,8 @@ def _progress(sizes: Sizes) -> list[Row]:
     always = replace(SCHEDULE, early_percent=0.0)
     found = {
         "paper's recipe": Pruning(always, PAPER_SETTINGS),
-        "random": Pruning(always, control="random"),
+        "random": Pruning(always, GWPR, "random"),
+        "G-WPR": Pruning(always, GWPR),
         "defaults": Pruning(always),
         "half level only": Pruning(replace(always, level_scales=(1.0, 1.0, 0.0))),
         "quarter level only": Pruning(replace(always, level_scales=(1.0, 0.0, 1.0))),
@@ -320,7 +327,7 @@ def _progress(sizes: Sizes) -> list[Row]:
     return [_row("progress", name, pruning, sizes.map, replay=True) for name, pruning in found.items()]
 
 
-QUICK = ("paper's recipe", "defaults", "top-k, random", "even grid", "16 of 20 steps")
+QUICK = ("paper's recipe", "defaults", "random, top-k", "even grid", "16 of 20 steps")
 
 
 def quick(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:

@@ -12,7 +12,7 @@ from demo import pictures
 
 from .captions import CaptionSet, batch, batches
 from .cases import Case, Pruning, Sampling
-from .catalogue import BASE, LEAST_REDUNDANT, PAPER
+from .catalogue import BASE, PAPER, by_attention
 from .session import Session
 
 COLUMNS: dict[str, Case] = {
@@ -20,7 +20,7 @@ COLUMNS: dict[str, Case] = {
     "13 steps": Case(Sampling(13)),
     "paper's recipe, 0.63": Case(BASE, PAPER),
     "defaults, 0.63": Case(BASE, Pruning()),
-    "least redundant, 0.63": Case(BASE, LEAST_REDUNDANT),
+    "G-WPR, 0.63": Case(BASE, by_attention()),
 }
 
 
@@ -48,7 +48,7 @@ class _Kept:
 def make(session: Session, captions: CaptionSet = "confirm", count: int = 8) -> Image.Image:
     """Rows of captions, columns of ways; the last columns show the tokens that those with pruning kept."""
     rows, labels = [], []
-    columns = [*COLUMNS, "kept by the paper's", "by the defaults", "by least redundant"]
+    columns = [*COLUMNS, "kept by the paper's", "by the defaults", "by G-WPR"]
     for number in range(batches(count)):
         shown = batch(captions, number)
         drawn, maps = [], []
