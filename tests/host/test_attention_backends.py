@@ -42,7 +42,7 @@ def test_the_ranking_sees_this_backends_queries_and_keys(host: InProcessHost, ba
     original = view.attention
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(view, "attention", lambda self: seen.append(self._self is not None) or original(self))
-        sample(apply(host, shared_model("sdxl")), steps=1)
+        sample(apply(host, shared_model("sdxl"), ranking="self-attention"), steps=1)
     assert seen
     assert all(seen)
 

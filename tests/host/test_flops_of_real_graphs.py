@@ -160,15 +160,15 @@ def no_ranking(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> Iterator
     module = host.module("patches.pruning_pass")
     subset = host.module("atedm_core.tokens").TokenSubset
 
-    def no_scores(settings: Any, attention: Any, *rest: Any) -> Any:
-        return attention.queries[..., 0]
+    def no_scores(settings: Any, hidden: torch.Tensor, grid: Any) -> torch.Tensor:
+        return hidden[..., :1].transpose(1, 2)
 
     def first_tokens(settings: Any, per_head: torch.Tensor, keep: int, grid: Any) -> Any:
         order = torch.arange(per_head.shape[-1], device=per_head.device).expand(per_head.shape[0], -1)
-        return subset(order[:, :keep], order.clamp_max(keep - 1), order[:, keep:])
+        return subset(order[:, :keep], order[:, keep:])
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "rank_tokens", no_scores)
+        patch.setattr(module, "rank_states", no_scores)
         patch.setattr(module, "select_tokens", first_tokens)
         patch.setattr(module, "choose_stand_ins", lambda settings, chosen, *rest: chosen)
         yield

@@ -24,6 +24,7 @@ class Spy:
         for module, name in (
             (pruning, "gwpr"),
             (pruning, "cross_gwpr"),
+            (passed, "rank_states"),
             (passed, "select_tokens"),
             (passed, "recover"),
             (passed, "AttentionView"),
@@ -49,6 +50,9 @@ def test_ratio_zero_is_bit_identical_and_ranks_nothing(
     assert torch.equal(sample(apply(host, model, 0.0, schedule=schedule(host, early_ratio=0.5)), kind), plain)
     assert spy.asked == []
     sample(apply(host, model), kind, steps=1)
+    assert {"rank_states", "select_tokens", "recover"} == set(spy.asked)
+    spy.asked.clear()
+    sample(apply(host, model, ranking="self-attention"), kind, steps=1)
     assert {"gwpr", "select_tokens", "recover", "AttentionView"} == set(spy.asked)
 
 

@@ -22,6 +22,7 @@ from watching import (
     watched_sample,
 )
 
+ATTENDING = {"ranking": "self-attention"}
 POINTS = ("after first layer", "inside first layer", "block start")
 
 
@@ -40,13 +41,14 @@ def first_layer(point: str, full: int, layers: int, *, ranks: bool) -> dict[str,
 
 
 @pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("ranking", ["self-attention", "redundancy"])
 @pytest.mark.parametrize("kind", tiny_models.UNETS)
-def test_tokens_are_dropped_where_prune_from_says(host: InProcessHost, kind: str, point: str) -> None:
+def test_tokens_are_dropped_where_prune_from_says(host: InProcessHost, kind: str, ranking: str, point: str) -> None:
     model = shared_model(kind)
     with layer_tokens(model) as plain:
         sample(model, kind, steps=4, cfg=1.0)
     with layer_tokens(model) as pruned:
-        sample(apply(host, model, prune_from=point, rank_interval=3), kind, steps=4, cfg=1.0)
+        sample(apply(host, model, prune_from=point, ranking=ranking, rank_interval=3), kind, steps=4, cfg=1.0)
     layers = {place: len(block.transformer_blocks) for place, block in transformers(model).items()}
     for (part, index, layer), passes in plain.items():
         for step, (before, after) in enumerate(zip(passes, pruned[part, index, layer], strict=True)):
@@ -54,7 +56,7 @@ def test_tokens_are_dropped_where_prune_from_says(host: InProcessHost, kind: str
             if layer > 0:
                 assert after == dict.fromkeys(("attn1", "attn2", "ff"), kept(full))
             else:
-                ranks = step % 3 == 0
+                ranks = ranking == "self-attention" and step % 3 == 0
                 assert after == first_layer(point, full, layers[part, index], ranks=ranks)
 
 
@@ -68,7 +70,7 @@ def test_a_ranking_serves_as_many_noise_levels_as_asked(
     original = module.rank_tokens
     monkeypatch.setattr(module, "rank_tokens", lambda *a, **k: ranked.append(1) or original(*a, **k))
     out, calls = watched_sample(
-        apply(host, shared_model("sdxl"), prune_from=point, rank_interval=interval), steps=7, cfg=1.0
+        apply(host, shared_model("sdxl"), prune_from=point, rank_interval=interval, **ATTENDING), steps=7, cfg=1.0
     )
     assert_pruned(calls, out)
     assert len(ranked) == 11 * (7 if interval == 1 else 3)
@@ -86,7 +88,9 @@ def test_samplers_that_call_twice_a_step_age_a_ranking_by_noise_levels(host: InP
     ranked: list[int] = []
     original = module.rank_tokens
     monkeypatch.setattr(module, "rank_tokens", lambda *a, **k: ranked.append(1) or original(*a, **k))
-    _, calls = watched_sample(apply(host, shared_model("sdxl"), rank_interval=4), steps=4, cfg=1.0, sampler="heun")
+    _, calls = watched_sample(
+        apply(host, shared_model("sdxl"), rank_interval=4, **ATTENDING), steps=4, cfg=1.0, sampler="heun"
+    )
     assert len({call.sigma for call in calls}) == 4
     assert len(calls) > 4
     assert len(ranked) == 11
@@ -94,12 +98,14 @@ def test_samplers_that_call_twice_a_step_age_a_ranking_by_noise_levels(host: InP
 
 @pytest.mark.parametrize("point", POINTS)
 def test_twice_the_same_run_gives_the_same_bits(host: InProcessHost, point: str) -> None:
-    patched = apply(host, shared_model("sdxl"), prune_from=point, rank_interval=2)
+    patched = apply(host, shared_model("sdxl"), prune_from=point, rank_interval=2, **ATTENDING)
     assert torch.equal(sample(patched, steps=4), sample(patched, steps=4))
 
 
 @pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("inputs", [{"rank_interval": 3}, {"rank_interval": 3, "stand_in": "attention"}])
+@pytest.mark.parametrize(
+    "inputs", [{}, {"rank_interval": 3, **ATTENDING}, {"rank_interval": 3, "stand_in": "attention", **ATTENDING}]
+)
 def test_conditions_may_run_together_or_alone_even_if_one_begins_later(
     host: InProcessHost, monkeypatch: Any, point: str, inputs: dict[str, Any]
 ) -> None:
@@ -118,14 +124,16 @@ def test_conditions_may_run_together_or_alone_even_if_one_begins_later(
 
 def test_a_change_of_size_or_of_ratio_ranks_afresh(host: InProcessHost) -> None:
     """Each run begins without rankings, and a ramp changes how many tokens stay from step to step."""
-    patched = apply(host, shared_model("sdxl"), prune_from="block start", rank_interval=20)
+    patched = apply(host, shared_model("sdxl"), prune_from="block start", rank_interval=20, **ATTENDING)
     small = sample(patched, steps=3)
     large = sample(patched, steps=3, width=192, height=160)
     assert torch.equal(sample(patched, steps=3), small)
     assert torch.equal(sample(patched, steps=3, width=192, height=160), large)
     ramp = host.call("ATEDMSchedule", early_percent=1.0, early_blocks="all", early_ratio=0.2, ramp="linear")[0]
     out, calls = watched_sample(
-        apply(host, shared_model("sdxl"), schedule=ramp, prune_from="block start", rank_interval=20), steps=5, cfg=1.0
+        apply(host, shared_model("sdxl"), schedule=ramp, prune_from="block start", rank_interval=20, **ATTENDING),
+        steps=5,
+        cfg=1.0,
     )
     assert torch.isfinite(out).all()
     kept_by_step = [[event.subset.kept for event in call.events if event.block.name == "input 4"] for call in calls]
@@ -136,7 +144,7 @@ def test_a_change_of_size_or_of_ratio_ranks_afresh(host: InProcessHost) -> None:
 def test_the_layers_own_attention_is_what_the_host_computes(host: InProcessHost, monkeypatch: Any) -> None:
     """Taking the log-sum-exp along must not change a bit of the attention it comes with."""
     module = host.module("patches.attention_view")
-    patched = apply(host, shared_model("sdxl"))
+    patched = apply(host, shared_model("sdxl"), **ATTENDING)
     taken: list[int] = []
     original = module.attention_with_log_sum_exp
     monkeypatch.setattr(module, "attention_with_log_sum_exp", lambda *a: taken.append(1) or original(*a))

@@ -79,20 +79,29 @@ def test_half_precision_models_are_pruned(host: InProcessHost) -> None:
 @pytest.mark.parametrize("recovery", ["update", "copy", "zero", "interpolate"])
 def test_every_selection_and_recovery_samples(host: InProcessHost, selection: str, recovery: str) -> None:
     model = shared_model("sdxl")
-    default = sample(apply(host, model), steps=1)
-    out, calls = watched_sample(apply(host, model, selection=selection, recovery=recovery), steps=1)
+    attending = {"ranking": "self-attention"}
+    default = sample(apply(host, model, **attending), steps=1)
+    out, calls = watched_sample(apply(host, model, selection=selection, recovery=recovery, **attending), steps=1)
     assert_pruned(calls, out)
     assert torch.equal(out, default) == ((selection, recovery) == ("stratified", "update"))
 
 
 @pytest.mark.parametrize(
-    "inputs", [{"stand_in": "attention"}, {"stand_in": "grid"}, {"iterations": 5}, {"ranking": "cross-attention"}]
+    "inputs",
+    [
+        {"stand_in": "attention"},
+        {"stand_in": "grid"},
+        {"iterations": 5},
+        {"ranking": "cross-attention"},
+        {"ranking": "redundancy"},
+    ],
 )
 @pytest.mark.parametrize("kind", ["sdxl", "sd15"])
 def test_every_advanced_input_acts(host: InProcessHost, kind: str, inputs: dict[str, Any]) -> None:
     model = shared_model(kind)
-    default = sample(apply(host, model), kind, steps=1)
-    out, calls = watched_sample(apply(host, model, **inputs), kind, steps=1)
+    attending = {"ranking": "self-attention"}
+    default = sample(apply(host, model, **attending), kind, steps=1)
+    out, calls = watched_sample(apply(host, model, **{**attending, **inputs}), kind, steps=1)
     assert_pruned(calls, out)
     assert not torch.equal(out, default)
 
@@ -110,8 +119,8 @@ def test_tokens_seen_by_the_ranking_are_those_of_the_layer(host: InProcessHost, 
     original = view.attention
 
     def compare(self: Any) -> Any:
-        seen = original(self)
         assert self._self is not None
+        seen = original(self)
         attention, hidden = self._layer.attn1, self._layer.norm1(self._hidden)
         for found, expected in zip(
             (seen.queries, seen.keys), (attention.to_q(hidden), attention.to_k(hidden)), strict=True
@@ -124,5 +133,5 @@ def test_tokens_seen_by_the_ranking_are_those_of_the_layer(host: InProcessHost, 
 
     monkeypatch.setattr(view, "attention", compare)
     for kind in ("sdxl", "sd15"):
-        sample(apply(host, shared_model(kind)), kind, steps=1)
+        sample(apply(host, shared_model(kind), ranking="self-attention"), kind, steps=1)
     assert checked
