@@ -25,7 +25,10 @@ SAVED = sorted((Path(__file__).parent / "saved_workflows").glob("*.json"))
 TINY_PACK = Path(__file__).parent / "tiny_pack"
 LORAS = ("your_sdxl_lora.safetensors", "sdxl_lightning_8step_lora.safetensors")
 
-each_file = pytest.mark.parametrize("path", [*EXAMPLES, *SAVED], ids=lambda path: path.stem)
+# No checkpoint of a transformer is small enough to stand in here; `test_cat_runs.py` has the node at work.
+RUNNING = [path for path in SAVED if "transformer" not in path.stem]
+
+each_file = pytest.mark.parametrize("path", [*EXAMPLES, *RUNNING], ids=lambda path: path.stem)
 
 
 @pytest.fixture(scope="module")
