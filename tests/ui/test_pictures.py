@@ -93,3 +93,23 @@ def test_graph_for_the_readme(modern: Frontend) -> None:
     modern.js(LOW, node["ATEDMApply"])
     run_and_wait(modern)
     take(modern, list(node.values()), README / "node_in_a_graph.jpg")
+
+
+def test_report(modern: Frontend) -> None:
+    node = demo_graph(modern, ratio=0.63)
+    modern.set(node["KSampler"], "steps", 20)
+    modern.page.set_viewport_size({"width": 2500, "height": 1200})
+    report = modern.add("ATEDMReport", 1600, 40)
+    modern.connect(node["ATEDMApply"], report, "model")
+    modern.connect(node["VAEDecode"], report, "result")
+    modern.js("(id) => app.graph.getNodeById(id).setSize([620, 900])", report)
+    run_and_wait(modern)
+    take(modern, [report], HELP / "ATEDMReport.webp", scale=0.9)
+
+
+def test_cat(modern: Frontend) -> None:
+    loader, apply = modern.add("CheckpointLoaderSimple", 0, 0), modern.add("CATPruningApply", 380, 0)
+    sampler = modern.add("KSampler", 740, 0)
+    modern.connect(loader, apply, "model")
+    modern.connect(apply, sampler, "model")
+    take(modern, [loader, apply, sampler], HELP / "CATPruningApply.webp")
