@@ -102,6 +102,19 @@ def test_a_run_shows_its_picture(ui: Frontend) -> None:
     picture(ui, "run")
 
 
+def test_a_report_shows_chart_and_token_maps_on_its_node(ui: Frontend) -> None:
+    node = demo_graph(ui)
+    report = ui.add("ATEDMReport", 1180, 420)
+    ui.connect(node["ATEDMApply"], report, "model")
+    ui.connect(node["VAEDecode"], report, "result")
+    run_and_wait(ui)
+    shown = shown_pictures(ui, report)
+    assert len(shown) == 2
+    assert all(ui.server.view(image).startswith(b"\x89PNG") for image in shown)
+    ui.wait(DRAWN, [report])
+    picture(ui, "report")
+
+
 @pytest.mark.parametrize("template", TEMPLATES, ids=[path.stem for path in TEMPLATES])
 def test_a_template_opens(ui: Frontend, template: Path) -> None:
     workflow = json.loads(template.read_text(encoding="utf-8"))
