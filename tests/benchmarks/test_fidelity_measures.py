@@ -23,6 +23,8 @@ from benchmarks._fidelity.summary import Measured, fewer_steps_at, step_map
 from benchmarks._fidelity.sweep import missing, step_errors
 from demo.scenes import Scene, draw, is_held_out
 
+ATTENDING = PruneSettings(ranking="self-attention")
+
 PROGRESS = [number / 20 for number in range(20)]
 SCENE = Scene("circle", "red", "center", "large", "blue")
 
@@ -78,11 +80,11 @@ def test_a_control_ranks_in_the_packs_place_and_goes_again(control: str) -> None
     queries, keys = torch.randn(2, 2, 3, 16, 8, generator=torch.Generator().manual_seed(0))
     attention = LayerAttention(queries, keys)
     with controls.in_place(control):
-        scores = combine_heads(module.rank_tokens(PruneSettings(), attention, (4, 4)))
+        scores = combine_heads(module.rank_tokens(ATTENDING, attention, (4, 4)))
     assert module.rank_tokens is own
     assert scores.shape == (2, 16)
     assert (scores >= 0).all()
-    assert (scores[0] != combine_heads(own(PruneSettings(), attention, (4, 4)))[0]).any()
+    assert (scores[0] != combine_heads(own(ATTENDING, attention, (4, 4)))[0]).any()
 
 
 @pytest.mark.usefixtures("comfyui")
@@ -90,9 +92,9 @@ def test_a_reversed_ranking_is_the_packs_own_upside_down() -> None:
     module = _host.pack("patches.pruning_pass")
     queries, keys = torch.randn(2, 1, 3, 16, 8, generator=torch.Generator().manual_seed(0))
     attention = LayerAttention(queries, keys)
-    own = combine_heads(module.rank_tokens(PruneSettings(), attention, (4, 4)))
+    own = combine_heads(module.rank_tokens(ATTENDING, attention, (4, 4)))
     with controls.in_place("reversed G-WPR"):
-        turned = combine_heads(module.rank_tokens(PruneSettings(), attention, (4, 4)))
+        turned = combine_heads(module.rank_tokens(ATTENDING, attention, (4, 4)))
     assert torch.equal(turned.argsort(dim=1), own.argsort(dim=1, descending=True))
 
 
@@ -102,7 +104,7 @@ def test_tokens_that_are_like_their_anchor_go_first() -> None:
     keys[0, 0, 1] = keys[0, 0, 0]  # the neighbour of the first cell's anchor is its double
     with controls.in_place("least redundant"):
         rank = _host.pack("patches.pruning_pass").rank_tokens
-        scores = rank(PruneSettings(), LayerAttention(keys, keys), (4, 4))[0, 0]
+        scores = rank(ATTENDING, LayerAttention(keys, keys), (4, 4))[0, 0]
     assert scores.argmin() == 1
     assert sorted(scores.topk(4).indices.tolist()) == [0, 2, 8, 10]
 
