@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -181,7 +182,15 @@ def test_when_all_servers_are_gone_it_says_so_and_goes_on_later(run: Run, capsys
     assert len(fresh.drawn) == len(every_picture() - there)
 
 
-def test_an_interruption_keeps_what_is_drawn_and_takes_back_what_is_queued(run: Run) -> None:
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, also where the tests were started in the background, with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_keeps_what_is_drawn_and_takes_back_what_is_queued(run: Run, ctrl_c: None) -> None:
     server = run.server()
 
     def interrupt_at_fourth(count: int) -> None:
