@@ -25,7 +25,7 @@ def test_node_plot_and_help_are_translated(server: Server, browser: Browser, ren
     ui.clear()
     node = ui.add("ATEDMSchedule", 250, 150)
     assert ui.js("([id]) => app.graph.getNodeById(id).title", [node]) == node_texts["display_name"]
-    labels = ui.js("([id]) => app.graph.getNodeById(id).widgets.map((one) => [one.name, one.label])", [node])
+    labels = ui.js("([id]) => (app.graph.getNodeById(id).widgets ?? []).map((one) => [one.name, one.label])", [node])
     expected = [[name, text["name"]] for name, text in node_texts["inputs"].items()]
     assert labels[: len(expected)] == expected
     expect(ui.plot().locator(".heading")).to_have_text(plot_texts["title"])

@@ -52,7 +52,9 @@ def test_a_node_is_found_by_name_and_added(ui: Frontend, node_id: str) -> None:
     assert ui.js("() => app.graph._nodes[0].title") == PUBLISHED[node_id]["display_name"]
     kinds = {"FLOAT", "INT", "COMBO", "BOOLEAN", "STRING"}
     widgets = [one["id"] for one in PUBLISHED[node_id]["inputs"] if one["type"] in kinds]
-    shown = ui.js("() => app.graph._nodes[0].widgets.filter((one) => one.serialize !== false).map((one) => one.name)")
+    shown = ui.js(
+        "() => (app.graph._nodes[0].widgets ?? []).filter((one) => one.serialize !== false).map((one) => one.name)"
+    )
     assert shown == widgets
 
 
