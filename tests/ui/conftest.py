@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from chromium import ADVICE, FLAGS, find_chromium
 from frontend import PICTURES, RENDERERS, Frontend
+from graphs import provide_template_files
 from playwright.sync_api import Browser, sync_playwright
 from serving import make_own_base, running_server
 
@@ -34,6 +35,7 @@ def server(browser: Browser) -> Iterator[Server]:
     """A ComfyUI server with the pack and the demo model; not started where there is no browser to look at it."""
     base = make_own_base()
     link_packs(base, demo=True)
+    provide_template_files(base)
     with running_server(base) as running:
         yield running
 

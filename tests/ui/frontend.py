@@ -33,11 +33,15 @@ SET = """([id, name, value]) => { const node = app.graph.getNodeById(id);
   const widget = node.widgets.find((one) => one.name === name);
   widget.value = value; widget.callback?.(value, app.canvas, node); app.canvas.setDirty(true, true) }"""
 # A graph of a new id: the frontend keeps the values of widgets by graph and node.
-CLEAR = """async () => { app.canvas.deselectAll();
-  const empty = { id: crypto.randomUUID(), version: 0.4, last_node_id: 0, last_link_id: 0, nodes: [], links: [],
-    groups: [], config: {}, extra: {} };
-  await app.loadGraphData(empty, true, true, app.extensionManager.workflow.activeWorkflow);
-  app.canvas.ds.scale = 1; app.canvas.ds.offset = [0, 0]; app.canvas.setDirty(true, true) }"""
+EMPTY = """() => { app.canvas.deselectAll(); app.nodeOutputs = {}; app.nodePreviewImages = {};
+  app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', false);
+  return { id: crypto.randomUUID(), version: 0.4, last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: [],
+    config: {}, extra: {} } }"""
+NATURAL_SIZE = "() => { app.canvas.ds.scale = 1; app.canvas.ds.offset = [0, 0]; app.canvas.setDirty(true, true) }"
+GLIDE_MS = 600  # what the canvas takes until it shows all nodes
+# In the tab that is open: without its name the frontend opens another one each time.
+OPEN = """async (workflow) => {
+  await app.loadGraphData(workflow, true, true, app.extensionManager.workflow.activeWorkflow) }"""
 
 
 class Frontend:
@@ -89,7 +93,17 @@ class Frontend:
     def clear(self) -> None:
         """An empty graph at its natural size."""
         self.page.keyboard.press("Escape")
-        self.js(CLEAR)
+        self.open(self.js(EMPTY))
+        self.js(NATURAL_SIZE)
+
+    def open(self, workflow: dict[str, Any]) -> None:
+        """Open a saved workflow."""
+        self.js(OPEN, workflow)
+
+    def side_panel(self, opened: bool) -> None:
+        """Show or hide the panel at the right that repeats the inputs of the selected node."""
+        self.js("(opened) => app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', opened)", opened)
+        expect(self.page.get_by_test_id("properties-panel")).to_have_count(int(opened))
 
     def add(self, kind: str, x: int = 100, y: int = 100) -> int:
         """A new node and its id."""
@@ -110,6 +124,11 @@ class Frontend:
     def workflow(self) -> dict[str, Any]:
         """What would be saved."""
         return dict(self.js("() => JSON.parse(JSON.stringify(app.graph.serialize()))"))
+
+    def fit(self) -> None:
+        """All nodes in view, once the canvas has come to rest."""
+        self.js("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.page.wait_for_timeout(GLIDE_MS)
 
     def node_types(self) -> list[str]:
         """The types of all nodes in the graph."""

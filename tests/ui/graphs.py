@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from frontend import Frontend
+from PIL import Image
+
+from devtools.layout import ROOT
+
+TEMPLATES = sorted((ROOT / "example_workflows").glob("*.json"))
+# Where a server looks for what a loader's first input names.
+FOLDERS = {
+    "CheckpointLoaderSimple": "models/checkpoints",
+    "ControlNetLoader": "models/controlnet",
+    "LoadImage": "input",
+    "LoraLoader": "models/loras",
+    "LoraLoaderModelOnly": "models/loras",
+}
 
 FINISHED = """() => { const seen = window.seen ??= []; if (!window.listening) { window.listening = true;
   for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
     app.api.addEventListener(kind, (event) => seen.push([kind, event.detail])) } seen.length = 0 }"""
+
+
+def provide_template_files(base: Path) -> None:
+    """Files of the names that the templates ask for, as a user has them. They are only chosen, never loaded."""
+    for template in TEMPLATES:
+        for node in json.loads(template.read_text(encoding="utf-8"))["nodes"]:
+            if node["type"] not in FOLDERS:
+                continue
+            target = base / FOLDERS[node["type"]] / node["widgets_values"][0]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.suffix == ".png":
+                Image.new("RGB", (64, 64), "teal").save(target)
+            else:
+                target.touch()
 
 
 def demo_graph(ui: Frontend, ratio: float = 0.4) -> dict[str, int]:

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 from frontend import PICTURES, Frontend
-from graphs import demo_graph, run_and_wait
+from graphs import TEMPLATES, demo_graph, run_and_wait
 from playwright.sync_api import Browser, expect
 
 from devtools.layout import PACK_FOLDER, ROOT
 from devtools.server import Server
 
-TEMPLATES = sorted((ROOT / "example_workflows").glob("*.json"))
 PUBLISHED: dict[str, Any] = json.loads((ROOT / "tests" / "host" / "node_schemas.json").read_text(encoding="utf-8"))
 HELP_PICTURES = """() => { const all = [...document.querySelectorAll('.node-help-content img')];
   return all.length > 0 && all.every((one) => one.complete && one.naturalWidth > 100) }"""
@@ -120,10 +119,10 @@ def test_a_report_shows_chart_and_token_maps_on_its_node(ui: Frontend) -> None:
 @pytest.mark.parametrize("template", TEMPLATES, ids=[path.stem for path in TEMPLATES])
 def test_a_template_opens(ui: Frontend, template: Path) -> None:
     workflow = json.loads(template.read_text(encoding="utf-8"))
-    ui.js("(workflow) => app.loadGraphData(workflow)", workflow)
+    ui.open(workflow)
     assert sorted(ui.node_types()) == sorted(node["type"] for node in workflow["nodes"])
     assert ui.js("() => app.graph._nodes.filter((node) => node.has_errors).map((node) => node.type)") == []
-    ui.js("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    ui.fit()
     picture(ui, f"template-{template.stem}")
 
 

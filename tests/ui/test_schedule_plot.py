@@ -156,7 +156,7 @@ def test_stays_on_its_node_when_the_graph_is_made_anew(ui: Frontend) -> None:
     desc(ui).to_contain_text("until 30%")
     saved = ui.workflow()
     saved["nodes"][0]["widgets_values"][0] = 0.7
-    ui.js("(workflow) => app.loadGraphData(workflow)", saved)
+    ui.open(saved)
     desc(ui).to_contain_text("until 70%")
     expect(ui.plot()).to_have_count(1)
     ui.set(node, "early_percent", 0.1)
@@ -178,7 +178,7 @@ def test_a_workflow_saved_without_the_plot_opens(ui: Frontend) -> None:
     ui.add("ATEDMSchedule")
     saved = ui.workflow()
     saved["nodes"][0]["size"] = [270, 226]
-    ui.js("(workflow) => app.loadGraphData(workflow)", saved)
+    ui.open(saved)
     desc(ui).to_contain_text("until 30%")
     box = ui.plot().bounding_box()
     assert box
@@ -201,6 +201,21 @@ def test_grows_with_its_node(ui: Frontend) -> None:
     assert small
     assert large
     assert large["height"] > small["height"] + 100
+
+
+def test_stays_on_its_node_while_the_panel_at_the_side_shows_the_inputs(ui: Frontend) -> None:
+    node = ui.add("ATEDMSchedule")
+    ui.js("([id]) => app.canvas.selectNode(app.graph.getNodeById(id))", [node])
+    expect(ui.plot()).to_have_count(1)
+    alone = ui.plot().bounding_box()
+    ui.side_panel(True)
+    panel = ui.page.get_by_test_id("properties-panel")
+    expect(panel).to_contain_text("early_percent")
+    expect(panel).not_to_contain_text("dsap_plot")
+    ui.set(node, "early_percent", 0.4)
+    desc(ui).to_contain_text("until 40%")
+    assert ui.plot().bounding_box() == alone
+    ui.side_panel(False)
 
 
 def test_speaks_to_those_who_do_not_see_it(ui: Frontend) -> None:

@@ -36,6 +36,7 @@ function addPlot(/** @type {any} */ node) {
   const widget = node.addDOMWidget("dsap_plot", "ATEDM_PLOT", element, {
     serialize: false,
     hideOnZoom: false,
+    hideInPanel: true, // the panel at the side would take it off the node
     getMinHeight: () => MIN_HEIGHT + 2 * PLOT_MARGIN,
     margin: PLOT_MARGIN,
   })
