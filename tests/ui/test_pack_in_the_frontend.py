@@ -41,7 +41,10 @@ def search_and_place(ui: Frontend, name: str) -> None:
     expect(ui.page.get_by_test_id("result-item").first).to_contain_text(name)
     ui.page.keyboard.press("Enter")
     ui.wait("() => app.graph._nodes.length === 1")
+    # the dialog takes clicks until it has faded; then the node hangs on the pointer until a click puts it down
+    expect(ui.page.locator(".p-dialog-mask")).to_have_count(0)
     ui.page.mouse.click(x - 300, y - 400)
+    ui.wait("() => app.canvas.state.ghostNodeId == null")
 
 
 @pytest.mark.parametrize("node_id", PUBLISHED)

@@ -13,8 +13,8 @@ from playwright.sync_api import expect
 from atedm_core.dsap import EARLY_BLOCKS, RAMPS, DSAPSchedule
 from atedm_core.unet import LEVEL_NAMES, AttentionBlock
 
-RATIOS = """async (cases) => { const { ratio } = await import('/extensions/at-edm/js/dsap.js');
-  return cases.map(([schedule, progress, level, ends]) => ratio(schedule, progress, level, ends)) }"""
+RATIOS = """async ([schedules, places]) => { const { ratio } = await import('/extensions/at-edm/js/dsap.js');
+  return schedules.flatMap((schedule) => places.map((place) => ratio(schedule, ...place))) }"""
 LINE = """async (schedule) => { const { levelGroups, sparedLine } = await import('/extensions/at-edm/js/dsap.js');
   return levelGroups(schedule).map((group) => [group.levels, sparedLine(schedule, group)]) }"""
 CONSTANTS = """async () => { const { DEFAULT_RATIO, LEVELS, MAX_RATIO } =
@@ -55,11 +55,12 @@ def schedules() -> list[DSAPSchedule]:
 
 def test_numbers_are_those_of_the_python_schedule(ui: Frontend) -> None:
     places = list(itertools.product((0.0, 0.1, 0.29999, 0.3, 0.65, 1.0), range(len(LEVEL_NAMES)), (True, False)))
-    cases = [(schedule, *place) for schedule in schedules() for place in places]
-    found = ui.js(RATIOS, [(as_javascript(schedule), *place) for schedule, *place in cases])
-    expected = [schedule.ratio(progress, block(level, ends)) for schedule, progress, level, ends in cases]
+    found = ui.js(RATIOS, [[as_javascript(schedule) for schedule in schedules()], places])
+    expected = [
+        schedule.ratio(progress, block(level, ends)) for schedule in schedules() for progress, level, ends in places
+    ]
     assert len(found) == len(expected) > 10_000
-    assert found == pytest.approx(expected, abs=1e-12)
+    assert max(abs(one - other) for one, other in zip(found, expected, strict=True)) < 1e-12
 
 
 def test_drawn_lines_pass_through_the_python_schedule(ui: Frontend) -> None:
@@ -172,6 +173,18 @@ def test_leaves_no_trace_in_workflow_and_prompt(ui: Frontend) -> None:
     (queued,) = ui.prompt().values()
     levels = [f"{name}_level" for name in LEVEL_NAMES]
     assert list(queued["inputs"]) == ["early_percent", "early_ratio", "early_blocks", "ramp", *levels]
+
+
+def test_lies_on_its_node_without_a_touch(ui: Frontend) -> None:
+    """A node that a script adds, where nothing asks the canvas to draw again."""
+    node = ui.add("ATEDMSchedule", 420, 260)
+    expect(ui.plot()).to_have_count(1)
+    left, top = ui.screen_place(node, 0, 0)
+    ui.wait(
+        "([left, top]) => { const box = document.querySelector('.atedm-plot').getBoundingClientRect();"
+        " return box.x > left && box.y > top && box.width < 400 }",
+        [left, top],
+    )
 
 
 def test_a_workflow_saved_without_the_plot_opens(ui: Frontend) -> None:

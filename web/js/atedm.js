@@ -48,6 +48,7 @@ function addPlot(/** @type {any} */ node) {
   }
   const [width, height] = node.computeSize()
   node.setSize([Math.max(width, NODE_WIDTH), height])
+  requestAnimationFrame(() => app.canvas?.setDirty(true, true)) // until then it lies over the canvas' upper left
 }
 
 app.registerExtension({
