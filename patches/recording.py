@@ -54,10 +54,11 @@ class MapRecorder:
             if event.grid != self.structure.grid(event.block.level, self.latent):
                 self._parts += 1
                 return
-            found = self._counts.setdefault(
-                (event.block.name, keep.device),
-                _Counts(torch.zeros(samples, event.subset.total, dtype=torch.int32, device=keep.device)),
-            )
+            key = event.block.name, keep.device
+            found = self._counts.get(key)
+            if found is None:
+                none_yet = torch.zeros(samples, event.subset.total, dtype=torch.int32, device=keep.device)
+                found = self._counts[key] = _Counts(none_yet)
             if found.kept.shape[0] == samples:
                 index = keep.unflatten(0, (conditions, -1))[:, :samples].transpose(0, 1).flatten(1)
                 found.kept.scatter_add_(1, index, torch.ones_like(index, dtype=torch.int32))
@@ -162,9 +163,9 @@ def _why_whole(schedule: DSAPSchedule, block: AttentionBlock, whole: Iterable[fl
         return "prune_ratio is 0"
     if not seen:
         return "run by another node, or not at all"
-    reasons = []
     if schedule.ratio(1.0, block) == 0:
         return f"{LEVEL_NAMES[block.level]}_level is 0"
+    reasons = []
     if any(at < schedule.early_percent and schedule.ratio(at, block) == 0 for at in whole):
         reasons.append(f"spared in the first {schedule.early_percent:.0%}")
     if any(schedule.ratio(at, block) > 0 for at in whole):
