@@ -54,11 +54,10 @@ class MapRecorder:
             if event.grid != self.structure.grid(event.block.level, self.latent):
                 self._parts += 1
                 return
-            key = event.block.name, keep.device
-            found = self._counts.get(key)
-            if found is None:
-                none_yet = torch.zeros(samples, event.subset.total, dtype=torch.int32, device=keep.device)
-                found = self._counts[key] = _Counts(none_yet)
+            found = self._counts.setdefault(
+                (event.block.name, keep.device),
+                _Counts(torch.zeros(samples, event.subset.total, dtype=torch.int32, device=keep.device)),
+            )
             if found.kept.shape[0] == samples:
                 index = keep.unflatten(0, (conditions, -1))[:, :samples].transpose(0, 1).flatten(1)
                 found.kept.scatter_add_(1, index, torch.ones_like(index, dtype=torch.int32))
