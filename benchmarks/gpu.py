@@ -1,11 +1,11 @@
-"""Everything that an accelerator is needed for, in one command of under eight minutes and without network.
+"""Everything that an accelerator is needed for, in one command and without network.
 
     python dev.py bench gpu [--seconds 440] [--results FOLDER]
 
 SDXL and SD 1.5 with random weights: AT-EDM at its three pruning points, peers and both stacked at 1024 px with
 guidance, the pruning points at 2048 px and at batch 4, peak memory of all of these, the share that pruning itself
-takes, ranking with and without the map. Parts run in the order of their weight until the time is up; one that fails
-is named and the next one runs. Results are written part by part; the table of wanted and measured comes last.
+takes, ranking with and without the map. Parts run in the order of their weight, and none begins after `--seconds`; one
+that fails is named and the next one runs. Results are written part by part; the table of wanted and measured is last.
 """
 
 from __future__ import annotations

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-Workflow = dict[str, dict[str, Any]]
+Node = dict[str, Any]
+Workflow = dict[str, Node]
+Link = list[Any]
+"""The name of a node, and which of its outputs."""
 
 LOADER = "ATEDMDemoLoader"
 APPLY = "ATEDMApply"
@@ -15,7 +18,7 @@ SINK = "ATEDMDemoSink"
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are made: the same for both variants."""
+    """How pictures are made; the defaults are those that the demo model was judged with."""
 
     steps: int = 20
     cfg: float = 4.0
@@ -33,53 +36,68 @@ class Loader:
     inputs: dict[str, Any] = field(default_factory=dict)
 
 
-def _sampled(
+def node(class_type: str, **inputs: Any) -> Node:
+    """One node."""
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def sampled(nodes: Workflow, model: Link, sampling: Sampling, prompt: str, seed: int) -> Workflow:
+    """Everything up to the sampler, which is node `sample`.
+
+    Args:
+        nodes: what loads the model, by the name `load`, and what changes it.
+        model: the output of theirs that is sampled.
+        sampling: how.
+        prompt: as CLIPTextEncode takes it.
+        seed: of the noise.
+    """
+    workflow = dict(nodes)
+    for name, text in (("positive", prompt), ("negative", sampling.negative)):
+        workflow[name] = node("CLIPTextEncode", clip=["load", 1], text=text)
+    workflow["latent"] = node("EmptyLatentImage", width=sampling.size, height=sampling.size, batch_size=1)
+    workflow["sample"] = node(
+        "KSampler",
+        model=model,
+        positive=["positive", 0],
+        negative=["negative", 0],
+        latent_image=["latent", 0],
+        seed=seed,
+        steps=sampling.steps,
+        cfg=sampling.cfg,
+        sampler_name=sampling.sampler,
+        scheduler=sampling.scheduler,
+        denoise=1.0,
+    )
+    return workflow
+
+
+def _on_demo(
     loader: Loader, sampling: Sampling, prompt: str, seed: int, ratio: float | None, record: str | None
 ) -> Workflow:
-    """Everything up to the sampler, which is node `sample`."""
-    model: list[Any] = ["load", 0]
-    workflow: Workflow = {"load": {"class_type": loader.node_id, "inputs": dict(loader.inputs)}}
+    """The demo's runs up to the sampler."""
+    model: Link = ["load", 0]
+    nodes: Workflow = {"load": node(loader.node_id, **loader.inputs)}
     if ratio is not None:
-        workflow["prune"] = {"class_type": APPLY, "inputs": {"model": model, "prune_ratio": ratio}}
+        nodes["prune"] = node(APPLY, model=model, prune_ratio=ratio)
         model = ["prune", 0]
     if record is not None:
-        inputs = {"model": model, "name": record, "width": sampling.size, "height": sampling.size}
-        workflow["record"] = {"class_type": RECORD, "inputs": inputs}
+        nodes["record"] = node(RECORD, model=model, name=record, width=sampling.size, height=sampling.size)
         model = ["record", 0]
-    for name, text in (("positive", prompt), ("negative", sampling.negative)):
-        workflow[name] = {"class_type": "CLIPTextEncode", "inputs": {"clip": ["load", 1], "text": text}}
-    latent = {"width": sampling.size, "height": sampling.size, "batch_size": 1}
-    workflow["latent"] = {"class_type": "EmptyLatentImage", "inputs": latent}
-    workflow["sample"] = {
-        "class_type": "KSampler",
-        "inputs": {
-            "model": model,
-            "positive": ["positive", 0],
-            "negative": ["negative", 0],
-            "latent_image": ["latent", 0],
-            "seed": seed,
-            "steps": sampling.steps,
-            "cfg": sampling.cfg,
-            "sampler_name": sampling.sampler,
-            "scheduler": sampling.scheduler,
-            "denoise": 1.0,
-        },
-    }
-    return workflow
+    return sampled(nodes, model, sampling, prompt, seed)
 
 
 def picture(
     loader: Loader, sampling: Sampling, prompt: str, seed: int, ratio: float | None = None, record: str | None = None
 ) -> Workflow:
     """A picture saved to the output folder by node `save`; with `ratio` pruned, with `record` also recorded."""
-    workflow = _sampled(loader, sampling, prompt, seed, ratio, record)
-    workflow["decode"] = {"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["load", 2]}}
-    workflow["save"] = {"class_type": "SaveImage", "inputs": {"images": ["decode", 0], "filename_prefix": "demo"}}
+    workflow = _on_demo(loader, sampling, prompt, seed, ratio, record)
+    workflow["decode"] = node("VAEDecode", samples=["sample", 0], vae=["load", 2])
+    workflow["save"] = node("SaveImage", images=["decode", 0], filename_prefix="demo")
     return workflow
 
 
 def sampling_only(loader: Loader, sampling: Sampling, prompt: str, seed: int, ratio: float | None = None) -> Workflow:
     """Sampling and nothing after it, for measuring time."""
-    workflow = _sampled(loader, sampling, prompt, seed, ratio, None)
-    workflow["sink"] = {"class_type": SINK, "inputs": {"samples": ["sample", 0]}}
+    workflow = _on_demo(loader, sampling, prompt, seed, ratio, None)
+    workflow["sink"] = node(SINK, samples=["sample", 0])
     return workflow

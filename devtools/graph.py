@@ -1,14 +1,16 @@
 """A workflow as ComfyUI's user interface saves it, built from a few lines; and such a file as the API takes it.
 
-What a node looks like (sockets, widgets, their order and defaults) is read from a host's `/object_info`.
+What a node looks like is read from a host's `/object_info` (`node_definitions`).
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from .node_definitions import SEEDS, default_of, inputs_of, sockets_of, widgets_of
 
 Definitions = Mapping[str, Mapping[str, Any]]
 
@@ -19,8 +21,6 @@ GROUP_MARGIN = 24.0
 GROUP_TITLE = 76.0
 GROUP_COLOR = "#3f789e"
 
-_PLAIN_WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-_SEEDS = ("seed", "noise_seed")
 _PREVIEWING = {"SaveImage": 320.0, "PreviewImage": 320.0, "LoadImage": 330.0, "ATEDMReport": 520.0, "PreviewAny": 420.0}
 
 
@@ -58,7 +58,7 @@ class Node:
         height = 12.0 + 22.0 * sockets
         for name, (kind, options) in widgets_of(self.definition):
             height += 110.0 if kind == "STRING" and options.get("multiline") else 26.0
-            height += 26.0 if name in _SEEDS or options.get("control_after_generate") else 0.0
+            height += 26.0 if name in SEEDS or options.get("control_after_generate") else 0.0
         return height + _PREVIEWING.get(self.kind, 0.0)
 
 
@@ -95,7 +95,7 @@ class Graph:
     def node(self, kind: str, title: str = "", *, wide: float = WIDTH, **values: Any) -> Node:
         """Add a node; values are widget values or outputs of other nodes, everything else has its default."""
         made = Node(kind, title, self.definitions[kind], values, wide)
-        unknown = set(values) - {name for name, _ in _inputs(made.definition)}
+        unknown = set(values) - {name for name, _ in inputs_of(made.definition)}
         if unknown:
             raise KeyError(f"{kind} has no input {sorted(unknown)}")
         self.groups[-1][1].append(made)
@@ -159,7 +159,7 @@ class Graph:
     def _saved_node(self, node: Node, links: list[list[Any]]) -> dict[str, Any]:
         inputs: list[dict[str, Any]] = []
         widgets = dict(widgets_of(node.definition))
-        for name, (kind, _) in _inputs(node.definition):
+        for name, (kind, _) in inputs_of(node.definition):
             given = node.values.get(name)
             if name in widgets and not isinstance(given, Out):
                 continue
@@ -195,49 +195,17 @@ def _frame(item: Item, number: int, kind: str) -> dict[str, Any]:
     return {**place, "flags": {}, "order": number - 1, "mode": 0}
 
 
-def _inputs(definition: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
-    """(name, (type, options)) of every input, in order. A list of choices is of type COMBO."""
-    for category in ("required", "optional"):
-        for name in definition["input_order"].get(category, []):
-            kind, *rest = definition["input"][category][name]
-            options = dict(rest[0]) if rest else {}
-            if isinstance(kind, list):
-                kind, options = "COMBO", {"options": kind, **options}
-            yield name, (kind, options)
-
-
-def widgets_of(definition: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
-    """Inputs that are typed in, in order."""
-    for name, (kind, options) in _inputs(definition):
-        if kind in _PLAIN_WIDGETS and not options.get("forceInput"):
-            yield name, (kind, options)
-
-
-def sockets_of(definition: Mapping[str, Any]) -> Iterator[str]:
-    """Inputs that are connected."""
-    typed = {name for name, _ in widgets_of(definition)}
-    return (name for name, _ in _inputs(definition) if name not in typed)
-
-
 def widget_values(definition: Mapping[str, Any], given: Mapping[str, Any]) -> list[Any]:
     """Values of all widgets in the order in which the interface saves them, its own extra widgets included."""
     values: list[Any] = []
     for name, (kind, options) in widgets_of(definition):
         value = given.get(name)
-        values.append(_default(kind, options) if value is None or isinstance(value, Out) else value)
-        if name in _SEEDS or options.get("control_after_generate"):
+        values.append(default_of(kind, options) if value is None or isinstance(value, Out) else value)
+        if name in SEEDS or options.get("control_after_generate"):
             values.append("fixed" if isinstance(value, Out) else "randomize")
         if options.get("image_upload"):
             values.append("image")
     return values
-
-
-def _default(kind: str, options: Mapping[str, Any]) -> Any:
-    if "default" in options:
-        return options["default"]
-    if kind == "COMBO":
-        return next(iter(options.get("options", [])), "")
-    return {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False}.get(kind, "")
 
 
 def to_api(workflow: Mapping[str, Any], definitions: Definitions) -> dict[str, dict[str, Any]]:
@@ -251,8 +219,8 @@ def to_api(workflow: Mapping[str, Any], definitions: Definitions) -> dict[str, d
         inputs: dict[str, Any] = {}
         values = iter(node["widgets_values"])
         for name, (kind, options) in widgets_of(definition):
-            inputs[name] = next(values, _default(kind, options))
-            if name in _SEEDS or options.get("control_after_generate"):
+            inputs[name] = next(values, default_of(kind, options))
+            if name in SEEDS or options.get("control_after_generate"):
                 next(values, None)
             if options.get("image_upload"):
                 next(values, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
@@ -19,7 +20,6 @@ from ..atedm_core.pruning import (
 )
 from ..atedm_core.recovery import RECOVERIES, STAND_INS, Recovery, StandIn
 from ..patches.apply import apply_atedm
-from ..patches.run import with_ratio
 from .types import Schedule, checked_schedule
 
 _DEFAULTS = PruneSettings()
@@ -170,6 +170,5 @@ class ATEDMApply(io.ComfyNode):
         settings = PruneSettings(
             ranking, iterations, selection, stand_in, recovery, prune_from=prune_from, rank_interval=rank_interval
         )
-        return io.NodeOutput(
-            apply_atedm(model, with_ratio(checked_schedule(schedule) or DSAPSchedule(), prune_ratio), settings)
-        )
+        wanted = replace(checked_schedule(schedule) or DSAPSchedule(), prune_ratio=prune_ratio)
+        return io.NodeOutput(apply_atedm(model, wanted, settings))

@@ -20,7 +20,6 @@ def checked_schedule(value: Any) -> DSAPSchedule | None:
     """
     if value is not None and not isinstance(value, DSAPSchedule):
         raise ValueError(
-            f"schedule is a {type(value).__name__}: connect the output of AT-EDM DSAP Schedule, "
-            "or leave the input open for the paper's schedule"
+            f"schedule is a {type(value).__name__}: connect the output of AT-EDM DSAP Schedule, or leave the input open"
         )
     return value

@@ -184,18 +184,18 @@ def _group(
 ) -> list[tuple[list[int], Remembered | None]]:
     """Positions of the conditions that can run together, with what is remembered of them.
 
-    They run together unless some have a ranking to use and others have none: what a condition gets must not depend
-    on which others the host happened to put beside it.
+    They run together unless some have a ranking to use and others have none, or their rankings kept different numbers
+    of tokens: what a condition gets must not depend on which others the host happened to put beside it.
     """
     if not run.remembers:
         return [(list(range(len(uuids))), None)]
     found = [run.memory.recall(uuid, block.name, samples, grid, sigma, device) for uuid in uuids]
-    kinds = [(ranking is not None, run.memory.is_due(ranking)) for ranking in found]
+    kinds = [(run.memory.is_due(ranking), 0 if ranking is None else ranking.subset.kept) for ranking in found]
     groups: list[tuple[list[int], Remembered | None]] = []
-    for kind in sorted(set(kinds)):
-        members = [position for position, own in enumerate(kinds) if own == kind]
+    for due, kept in sorted(set(kinds)):
+        members = [position for position, own in enumerate(kinds) if own == (due, kept)]
         rankings = [ranking for position in members if (ranking := found[position]) is not None]
-        groups.append((members, Remembered(*join(rankings), fresh_enough=not kind[1]) if rankings else None))
+        groups.append((members, Remembered(*join(rankings), fresh_enough=not due) if rankings else None))
     return groups
 
 

@@ -88,8 +88,9 @@ class PruningPass:
     def run(self, layers: Any, hidden: Tensor, contexts: list[Tensor], options: Options) -> Tensor:
         """All layers of the block, and every token back on the grid: `[B, N, C]` -> `[B, N, C]`."""
         if self.updates is not None and self._settings.prune_from == "block start":
-            # Updates count from there, though a call that ranks drops its tokens later.
-            self._start = hidden
+            # Updates count from there, though a call that ranks drops its tokens later, after layers that may add to
+            # their input in place.
+            self._start = hidden if self.point == "block start" else hidden.clone()
         if self.point == "block start":
             hidden = self._drop(hidden)
         for index, layer in enumerate(layers):

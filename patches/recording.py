@@ -162,9 +162,9 @@ def _why_whole(schedule: DSAPSchedule, block: AttentionBlock, whole: Iterable[fl
         return "prune_ratio is 0"
     if not seen:
         return "run by another node, or not at all"
-    reasons = []
     if schedule.ratio(1.0, block) == 0:
         return f"{LEVEL_NAMES[block.level]}_level is 0"
+    reasons = []
     if any(at < schedule.early_percent and schedule.ratio(at, block) == 0 for at in whole):
         reasons.append(f"spared in the first {schedule.early_percent:.0%}")
     if any(schedule.ratio(at, block) > 0 for at in whole):

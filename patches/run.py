@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..atedm_core.cost import block_flops
@@ -169,8 +169,3 @@ def tally(block: AttentionBlock, samples: int, tokens: int, kept: int, context_t
     if kept < tokens:
         spent = block_flops(block, tokens, kept, context_tokens=context_tokens, **on_grid)
     return Tally(1, int(kept < tokens), samples * tokens, samples * kept, samples * full, samples * spent)
-
-
-def with_ratio(schedule: DSAPSchedule, prune_ratio: float) -> DSAPSchedule:
-    """The schedule with another ratio; how it spares blocks early stays."""
-    return replace(schedule, prune_ratio=prune_ratio)

@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from demo.workflow import Sampling, Workflow
 from devtools.console import DevError, say
 from devtools.layout import current_host
 
@@ -30,7 +31,7 @@ from .rows import BY_ID, TABLE, Plan, Row, not_settable, plan
 from .servers import Drawn, Remote, addresses, check_all, own_server
 from .store import Store
 from .work import Picture, Work
-from .workflows import DEMO_SAMPLING, Sampling, Workflow, picture
+from .workflows import PAPER_SAMPLING, picture
 
 FLAGS = ("--checkpoint", "--prompts")
 TIMEOUT = 1800.0
@@ -53,7 +54,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--out", type=Path, help="default: benchmarks/out/paper/ and the checkpoint's name")
     add("--rows", nargs="+", choices=list(BY_ID), help="default all; the full model is always among them")
     add("--seed", type=int, default=0, help="of the first prompt; the next ones count up")
-    default = Sampling()
+    default = PAPER_SAMPLING
     for name in ("steps", "cfg", "size", "sampler", "scheduler", "negative"):
         kind = type(getattr(default, name))
         add(f"--{name}", type=kind, help=f"default: {getattr(default, name)!r}, the demo model's own for that")
@@ -152,7 +153,7 @@ def draw(
 
 
 def _sampling(options: argparse.Namespace, checkpoint: Checkpoint) -> Sampling:
-    default = DEMO_SAMPLING if checkpoint.kind == "demo" else Sampling()
+    default = Sampling() if checkpoint.kind == "demo" else PAPER_SAMPLING
     given = {name: getattr(options, name) for name in asdict(default) if getattr(options, name) is not None}
     return replace(default, **given)
 

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from demo.workflow import Sampling, Workflow
 from devtools.client import PromptError
 from devtools.console import DevError
 
 from .servers import Drawn, Remote, ServerLostError
 from .work import Picture, Work
-from .workflows import Sampling, Workflow
 
 JOIN_SECONDS = 1.0
 

@@ -14,12 +14,12 @@ from atedm_core.budget import Budget, solve_budget
 from atedm_core.cost import PrunePoint, unet_flops
 from atedm_core.dsap import DSAPSchedule
 from atedm_core.pruning import PruneSettings
+from demo.workflow import Node
 
 from .._fidelity.cases import PAPER_SCHEDULE, PAPER_SETTINGS
 from .._fidelity.flops import SDXL_LATENT, sdxl
 
 Method = Literal["full", "tome", "paper", "pack"]
-Node = dict[str, Any]
 
 SDXL_TFLOPS = unet_flops(sdxl(), SDXL_LATENT) / 1e12
 APPLY, SCHEDULE, BUDGET, TOME = "ATEDMApply", "ATEDMSchedule", "ATEDMBudget", "ATEDMBenchToMe"

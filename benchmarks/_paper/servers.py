@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from demo.run import own_base
+from demo.workflow import Sampling, Workflow
 from devtools.client import Client, PromptError, PromptTimeoutError
 from devtools.console import DevError, say
 from devtools.layout import Host
@@ -23,7 +24,7 @@ from devtools.server import Server
 
 from .checkpoint import DEMO_LOADER, LOADER, Checkpoint
 from .rows import APPLY, BUDGET, SCHEDULE, TOME, inputs_with_defaults
-from .workflows import NODES, PICTURE, Sampling, Workflow, probe
+from .workflows import NODES, PICTURE, probe
 
 TOME_PACK = Path(__file__).resolve().parent / "at_edm_bench_tome"
 QUEUE_CHECK_SECONDS = 5.0

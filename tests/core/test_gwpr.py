@@ -55,8 +55,8 @@ def test_cross_attention_equals_the_dense_bipartite_form(m, n, iterations):
 @pytest.mark.parametrize("n", [77, 1023, 4096])
 @pytest.mark.parametrize("gain", [1.0, 3.0])
 def test_half_precision_keeps_the_best_tokens(dtype, n, gain):
-    q, k = (t.to(dtype) for t in tokens(n, 64, gain, heads=3, samples=1))
-    for iterations in (1, 10):
+    q, k = (t.to(dtype) for t in tokens(n, 64, gain, heads=3 if n < 4096 else 1, samples=1))
+    for iterations in (1, 10) if n < 4096 else (1,):  # half precision is slow on many CPUs
         keep = round(0.37 * n)
         found = combine_heads(gwpr(q, k, iterations=iterations))[0].topk(keep).indices
         expected = combine_heads(dense_gwpr(q, k, iterations))[0].topk(keep).indices

@@ -250,7 +250,7 @@ def test_lora_is_ranked_and_run_with_its_weights(host: InProcessHost) -> None:
     import tiny_models
 
     model = shared_model("sdxl")
-    merged = tiny_models.sdxl()
+    merged = tiny_models.KINDS["sdxl"].build()
     state = merged.model.state_dict()
     file = lora_file(model)
     for name in [n for n in file if n.endswith("lora_up.weight")]:

@@ -46,7 +46,7 @@ def test_tiny_model_samples_repeatably(host: InProcessHost, kind: str) -> None:
 
 
 def test_conditioning_matters_to_tiny_models(host: InProcessHost) -> None:
-    model = tiny_models.sdxl()
+    model = tiny_models.KINDS["sdxl"].build()
     one, two = (
         ksample(model, cond_for("sdxl", seed), cond_for("sdxl", 9), width=128, height=128, steps=1) for seed in (1, 2)
     )

@@ -17,6 +17,7 @@ from watching import (
     relative_error,
     same_choices,
     sample,
+    schedule,
     shared_model,
     transformers,
     watched_sample,
@@ -107,19 +108,38 @@ def test_twice_the_same_run_gives_the_same_bits(host: InProcessHost, point: str)
     "inputs", [{}, {"rank_interval": 3, **ATTENDING}, {"rank_interval": 3, "stand_in": "attention", **ATTENDING}]
 )
 def test_conditions_may_run_together_or_alone_even_if_one_begins_later(
-    host: InProcessHost, monkeypatch: Any, point: str, inputs: dict[str, Any]
+    host: InProcessHost, monkeypatch: pytest.MonkeyPatch, point: str, inputs: dict[str, Any]
 ) -> None:
     """A condition without a ranking gets one of its own, whoever runs beside it."""
-    import comfy.model_base
+    assert_the_same_alone(monkeypatch, apply(host, shared_model("sdxl"), prune_from=point, **inputs), begins_later())
+
+
+def begins_later() -> Any:
+    """A positive of two conditions, one of which is there from 40 % on."""
     import node_helpers
 
     late = node_helpers.conditioning_set_values(cond_for("sdxl", 3), {"start_percent": 0.4, "end_percent": 1.0})
-    positive = cond_for("sdxl", 1) + late
-    patched = apply(host, shared_model("sdxl"), prune_from=point, **inputs)
-    together = sample(patched, positive=positive, steps=6, cfg=2.0)
+    return cond_for("sdxl", 1) + late
+
+
+def assert_the_same_alone(monkeypatch: pytest.MonkeyPatch, model: Any, positive: Any, steps: int = 6) -> None:
+    """Conditions that the host runs together give the picture that they give one after the other."""
+    import comfy.model_base
+
+    together = sample(model, positive=positive, steps=steps, cfg=2.0)
     one_at_a_time = lambda self, shape, **how: 0 if shape[0] == 1 else 1e18  # noqa: E731
     monkeypatch.setattr(comfy.model_base.BaseModel, "memory_required", one_at_a_time)
-    assert relative_error(sample(patched, positive=positive, steps=6, cfg=2.0), together) < 1e-5
+    assert relative_error(sample(model, positive=positive, steps=steps, cfg=2.0), together) < 1e-5
+
+
+@pytest.mark.parametrize("rising", [{"ramp": "linear"}, {"early_ratio": 0.3}])
+def test_conditions_whose_rankings_kept_different_numbers_of_tokens(
+    host: InProcessHost, monkeypatch: pytest.MonkeyPatch, rising: dict[str, Any]
+) -> None:
+    """Where the ratio rises between their rankings, neither is due while they run side by side."""
+    ramp = schedule(host, early_percent=0.39, early_blocks="all", **rising)
+    model = apply(host, shared_model("sdxl"), schedule=ramp, rank_interval=20, **ATTENDING)
+    assert_the_same_alone(monkeypatch, model, begins_later())
 
 
 def test_a_change_of_size_or_of_ratio_ranks_afresh(host: InProcessHost) -> None:

@@ -69,7 +69,7 @@ def test_both_depths_of_block_occur_among_the_families() -> None:
 
 
 def test_half_precision_models_are_pruned(host: InProcessHost) -> None:
-    model = tiny_models.sdxl(dtype=torch.bfloat16)
+    model = tiny_models.KINDS["sdxl"].build(dtype=torch.bfloat16)
     out, calls = watched_sample(apply(host, model))
     assert_pruned(calls, out)
     assert torch.equal(out, sample(apply(host, model)))

@@ -17,7 +17,7 @@ from watching import apply, assert_pruned, relative_error, sample, shared_model,
 @pytest.fixture(scope="module")
 def even_sdxl() -> Any:
     """SDXL with two layers in every block, for contexts given layer by layer."""
-    return tiny_models.sdxl(depth=(2, 2))
+    return tiny_models.KINDS["sdxl"].build(depth=(2, 2))
 
 
 def inside_a_run(host: InProcessHost, model: Any, **changes: Any) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def call(model: Any, options: dict[str, Any], context: Any = None, samples: int 
 
 
 def text(samples: int = 2, seed: int = 4) -> torch.Tensor:
-    return torch.randn(samples, 77, 2048, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(samples, 77, tiny_models.NARROW_TEXT, generator=torch.Generator().manual_seed(seed))
 
 
 def test_a_call_outside_any_run_is_the_plain_models(host: InProcessHost, even_sdxl: Any) -> None:
@@ -147,7 +147,7 @@ def test_a_second_unet_of_another_shape_called_with_the_same_options_is_left_alo
     host: InProcessHost, even_sdxl: Any
 ) -> None:
     """Inpainting and reference packs run a U-Net of their own inside the first one's call, options and all."""
-    other = tiny_models.sdxl(depth=(3, 1))
+    other = tiny_models.KINDS["sdxl"].build(depth=(3, 1))
     assert transformers(other).keys() == transformers(even_sdxl).keys()
     options = inside_a_run(host, even_sdxl)
     assert torch.equal(call(other, options), call(other, {}))

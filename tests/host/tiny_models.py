@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ _FOUR_LEVELS: dict[str, Any] = {
     "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
     "transformer_depth_middle": 1,
 }
+NARROW_TEXT = 128  # of 768 to 2048 in the real ones, which would be half of what a step of a tiny U-Net costs
 SHARP_ATTENTION = 1.5  # queries and keys this strong give attention maps with structure, not flat ones
 
 
@@ -110,35 +112,35 @@ def sdxl(
     return _sdxl_like("SDXL", depths, channels, context, adm, seed, dtype)
 
 
-def ssd1b(seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+def ssd1b(context: int = 2048, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
     """SSD-1B: SDXL with no attention in the middle and uneven depths on the way up (4 for 10)."""
     depths = {
         "transformer_depth": [0, 0, 2, 2, 3, 3],
         "transformer_depth_output": [0, 0, 0, 1, 1, 2, 4, 3, 3],
         "transformer_depth_middle": -1,
     }
-    return _sdxl_like("SSD1B", depths, 32, 2048, 2816, seed, dtype)
+    return _sdxl_like("SSD1B", depths, 32, context, 2816, seed, dtype)
 
 
-def vega(seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+def vega(context: int = 2048, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
     """Segmind Vega: depths as in the real one, no attention in the middle."""
     depths = {
         "transformer_depth": [0, 0, 1, 1, 2, 2],
         "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
         "transformer_depth_middle": -1,
     }
-    return _sdxl_like("Segmind_Vega", depths, 32, 2048, 2816, seed, dtype)
+    return _sdxl_like("Segmind_Vega", depths, 32, context, 2816, seed, dtype)
 
 
-def refiner(depth: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
-    """The SDXL refiner: four levels, attention at the two in the middle, context 1280."""
+def refiner(depth: int = 2, context: int = 1280, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+    """The SDXL refiner: four levels, attention at the two in the middle."""
     d = depth
     settings = {
         **_FOUR_LEVELS,
         "num_classes": "sequential",
         "adm_in_channels": 2560,
         "model_channels": 32,
-        "context_dim": 1280,
+        "context_dim": context,
         "transformer_depth": [0, 0, d, d, d, d, 0, 0],
         "transformer_depth_output": [0, 0, 0, d, d, d, d, d, d, 0, 0, 0],
         "transformer_depth_middle": d,
@@ -161,11 +163,17 @@ def sd15(channels: int = 32, context: int = 768, seed: int = 0, dtype: torch.dty
     return _unet("SD15", "BaseModel", settings, seed, dtype, model_type=comfy.model_base.ModelType.EPS)
 
 
-def sd2(v_prediction: bool = True, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
-    """SD 2.x: as SD 1.5 with context 1024, heads of 64 channels and, usually, velocity prediction."""
+def sd2(v_prediction: bool = True, context: int = 1024, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+    """SD 2.x: as SD 1.5 with heads of 64 channels and, usually, velocity prediction."""
     import comfy.model_base
 
-    settings = {**_FOUR_LEVELS, "num_classes": None, "adm_in_channels": None, "model_channels": 64, "context_dim": 1024}
+    settings = {
+        **_FOUR_LEVELS,
+        "num_classes": None,
+        "adm_in_channels": None,
+        "model_channels": 64,
+        "context_dim": context,
+    }
     kind = comfy.model_base.ModelType.V_PREDICTION if v_prediction else comfy.model_base.ModelType.EPS
     return _unet("SD20", "BaseModel", settings, seed, dtype, model_type=kind)
 
@@ -317,7 +325,7 @@ def checkpoint(kind: str = "sdxl", seed: int = 0) -> tuple[Any, Any, Any]:
 
 @dataclass(frozen=True)
 class Kind:
-    """How to build one kind of model and what conditioning it takes."""
+    """How to build one kind of model and what conditioning it takes: channels of the text and of its summary."""
 
     build: Callable[..., Any]
     context: int
@@ -325,13 +333,17 @@ class Kind:
     tokens: int = 77
 
 
+def _narrow(build: Callable[..., Any], pooled: int | None = None) -> Kind:
+    return Kind(partial(build, context=NARROW_TEXT), NARROW_TEXT, pooled)
+
+
 KINDS: dict[str, Kind] = {
-    "sdxl": Kind(sdxl, 2048, 1280),
-    "ssd1b": Kind(ssd1b, 2048, 1280),
-    "vega": Kind(vega, 2048, 1280),
-    "refiner": Kind(refiner, 1280, 1280),
-    "sd15": Kind(sd15, 768),
-    "sd2": Kind(sd2, 1024),
+    "sdxl": _narrow(sdxl, 1280),
+    "ssd1b": _narrow(ssd1b, 1280),
+    "vega": _narrow(vega, 1280),
+    "refiner": _narrow(refiner, 1280),
+    "sd15": _narrow(sd15),
+    "sd2": _narrow(sd2),
     "svd": Kind(svd, 1024, tokens=1),
     "sd3": Kind(sd3, 4096, 2048),
     "flux": Kind(flux, 4096, 768),

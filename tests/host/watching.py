@@ -98,6 +98,21 @@ def watch(model: Any) -> tuple[Any, Calls]:
     return clone, calls
 
 
+def in_halves(model: Any) -> Any:
+    """A clone whose model calls run in two halves of the batch, as wrappers that save memory do."""
+
+    def one_by_one(apply_model: Any, given: dict[str, Any]) -> torch.Tensor:
+        c = given["c"]
+        split = {key: value.chunk(2) for key, value in c.items() if isinstance(value, torch.Tensor)}
+        halves = zip(given["input"].chunk(2), given["timestep"].chunk(2), strict=True)
+        parts = [apply_model(x, t, **{**c, **{k: v[i] for k, v in split.items()}}) for i, (x, t) in enumerate(halves)]
+        return torch.cat(parts)
+
+    clone = model.clone()
+    clone.set_model_unet_function_wrapper(one_by_one)
+    return clone
+
+
 class _Observer:
     """Sorts what was pruned under the call it was pruned in."""
 
