@@ -42,11 +42,23 @@ class CATSchedule:
         """
         return max(self.least_full_steps, round(self.warmup * steps))
 
+    def why_full(self, step: int, steps: int) -> str | None:
+        """Why step number `step` of `steps` computes all tokens, in words; `None` for one that is pruned.
+
+        >>> CATSchedule().why_full(7, 28), CATSchedule().why_full(8, 28)
+        ('to warm up', None)
+        """
+        since = step - self.warmup_steps(steps)
+        if since < 0:
+            return "to warm up"
+        if step >= steps - self.last_full_steps:
+            return "at the end"
+        refreshed = self.refresh_interval > 0 and since % self.refresh_interval == self.refresh_interval - 1
+        return "to refresh" if refreshed else None
+
     def is_full(self, step: int, steps: int) -> bool:
         """Whether step number `step` of `steps` computes all tokens."""
-        since = step - self.warmup_steps(steps)
-        refreshed = self.refresh_interval > 0 and since % self.refresh_interval == self.refresh_interval - 1
-        return since < 0 or refreshed or step >= steps - self.last_full_steps
+        return self.why_full(step, steps) is not None
 
     def full_before_pruned(self, step: int, steps: int) -> bool:
         """Whether `step` is full and the next one may not be: what it computes will be used again."""

@@ -1,15 +1,38 @@
 """What a run did, as plain data: which tokens were computed where, what that cost, and how long it took.
 
-Nothing in it belongs to one method. A place is anything that computes on fewer tokens: an attention block of a U-Net,
-a block of a transformer. Reports and charts are made from this and from nothing else.
+Nothing in it belongs to one method. A place is whatever has tokens of its own to compute: an attention block of a
+U-Net, or a step of a run in which all of a transformer's blocks compute the same ones. Reports and charts are made from
+this and from nothing else; what only one method says stands in its `Wording`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a method speaks of itself.
+
+    Attributes:
+        method: its name.
+        place: one of its places: `block`, `step`.
+        kept: what it does to the tokens that it does not leave out: `kept`, `computed`.
+        part: what its places make up together, where that is less than the model: `attention block`; otherwise empty.
+        unpruned: how to run the same without pruning: `prune_ratio 0`.
+        in_sequence: its places come one after the other, each call of the model being at one of them.
+    """
+
+    method: str
+    place: str
+    kept: str
+    part: str
+    unpruned: str
+    in_sequence: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,13 +74,13 @@ class PlaceRecord:
     """One place of the model.
 
     Attributes:
-        name: as the host counts, `input 4`.
+        name: as the host counts, `input 4`, or `step 9`; it ends with a number.
         group: places of one group share a grid: `half level`.
         grid: (height, width) in tokens, for the whole picture.
         timeline: what was spent, by progress (0 to 1, ascending from most to least noise).
         whole_because: why it computed all tokens, in all or some calls; empty where it never did.
-        kept_share: `[S, height, width]` float32 on the CPU, for the first S pictures of the batch: the share of model
-            calls in which each token was computed. `None` where nobody asked for it or nothing was pruned.
+        kept_share: `[S, height, width]` floating-point on the CPU, for the first S pictures of the batch: the share of
+            model calls in which each token was computed. `None` where nobody asked for it or nothing was pruned.
     """
 
     name: str
@@ -78,7 +101,8 @@ class RunRecord:
     """One sampling run.
 
     Attributes:
-        method: by its name.
+        wording: of the method.
+        model: what the model is made of; equal for models that do the same work.
         settings: what it was set to, as (name, value) for people.
         steps: of the sampler.
         seconds: of the sampling loop, without loading the model before it.
@@ -90,10 +114,12 @@ class RunRecord:
         planned: share of the places' FLOPs that the settings were expected to save; `None` where nothing was.
         work: what else decides how long a step takes: sampler, guidance, other packs' additions.
         maps_asked: whether `kept_share` was recorded.
+        details: what else there is in numbers, as (name, text) for people.
         notes: what else to know, as sentences.
     """
 
-    method: str
+    wording: Wording
+    model: object
     settings: tuple[tuple[str, str], ...]
     steps: int
     seconds: float
@@ -105,12 +131,19 @@ class RunRecord:
     planned: float | None = None
     work: tuple[str, ...] = ()
     maps_asked: bool = False
+    details: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def spent(self) -> Tally:
         """In all places, over the whole run."""
         return sum((place.spent for place in self.places), Tally())
+
+    @property
+    def calls(self) -> int:
+        """Model calls, each counted once for every condition in it."""
+        counts = [place.spent.calls for place in self.places]
+        return sum(counts) if self.wording.in_sequence else max(counts, default=0)
 
     @property
     def pruned(self) -> bool:
@@ -139,14 +172,39 @@ class RunRecord:
         ordered = sorted(self.places, key=lambda place: (-place.grid[0] * place.grid[1], place.group))
         return tuple((name, tuple(places)) for name, places in groupby(ordered, key=lambda place: place.group))
 
+    def rows(self) -> tuple[tuple[str, tuple[PlaceRecord, ...]], ...]:
+        """Groups as a table shows them: places in sequence that did alike are one row, `step 9 to 28`."""
+        if not self.wording.in_sequence:
+            return self.groups()
+        return tuple((name, _runs_of_alike(places)) for name, places in self.groups())
+
     def is_like(self, other: RunRecord) -> bool:
         """Whether the two computed the same thing but for what was left out, so that their times can be compared."""
 
         def work(record: RunRecord) -> tuple[object, ...]:
-            places = tuple((place.name, place.group, place.grid) for place in record.places)
-            return record.latent, record.samples, record.steps, record.work, places
+            return record.model, record.latent, record.samples, record.steps, record.work
 
         return work(self) == work(other)
+
+
+def _runs_of_alike(places: tuple[PlaceRecord, ...]) -> tuple[PlaceRecord, ...]:
+    def what(place: PlaceRecord) -> tuple[object, ...]:
+        spent = place.spent
+        pruned = spent.pruned_calls / spent.calls if spent.calls else None
+        return place.whole_because, pruned, round(spent.kept_share, 4), round(spent.saved_share, 4)
+
+    found = []
+    for _, alike in groupby(places, key=what):
+        first, *others = alike
+        timeline = sum((place.timeline for place in others), first.timeline)
+        name = f"{first.name} to {others[-1].name.rsplit(' ', 1)[-1]}" if others else first.name
+        found.append(replace(first, name=name, timeline=timeline, kept_share=None))
+    return tuple(found)
+
+
+def shown_settings(settings: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    """What a method was set to, as a record holds it."""
+    return tuple((name, f"{value:g}" if isinstance(value, float) else str(value)) for name, value in settings.items())
 
 
 def over_progress(places: tuple[PlaceRecord, ...]) -> tuple[tuple[float, Tally], ...]:

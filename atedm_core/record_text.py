@@ -7,17 +7,21 @@ import textwrap
 from .record import PlaceRecord, RunRecord
 
 _LINE = 100
+_NAME = 10
 _UNITS = ((1e15, "PFLOPs"), (1e12, "TFLOPs"), (1e9, "GFLOPs"), (1e6, "MFLOPs"))
 
 
 def headline(record: RunRecord) -> str:
     """One sentence."""
+    wording, spent = record.wording, record.spent
     if not record.pruned:
-        return f"{record.method}: nothing was pruned, the model ran as it is"
-    spent = record.spent
+        return f"{wording.method}: nothing was pruned, the model ran as it is"
+    tokens = f"{wording.method}: {spent.kept_share:.1%} of tokens {wording.kept}"
+    if not wording.part:
+        return f"{tokens}, {record.model_saved_share:.1%} of the model's FLOPs saved"
     return (
-        f"{record.method}: {spent.kept_share:.1%} of tokens kept, {spent.saved_share:.1%} of attention block FLOPs "
-        f"and {record.model_saved_share:.1%} of the model's saved"
+        f"{tokens}, {spent.saved_share:.1%} of {wording.part} FLOPs and {record.model_saved_share:.1%} of the model's "
+        "saved"
     )
 
 
@@ -35,6 +39,8 @@ def describe_run(record: RunRecord, whole: RunRecord | None = None) -> str:
     lines += _row("time", f"{record.seconds:.2f} s of sampling, {record.seconds_per_step:.3f} s a step")
     lines += _row("speed", _against(record, whole))
     lines += _row("FLOPs", *_flops(record))
+    for name, detail in record.details:
+        lines += _row(name, detail)
     lines += _row("set to", *_settings(record))
     for note in record.notes:
         lines += _row("note", note)
@@ -46,8 +52,10 @@ def _row(name: str, *texts: str) -> list[str]:
 
 
 def _calls(record: RunRecord) -> str:
-    calls = max((place.spent.calls for place in record.places), default=0)
-    return f", {_each(record, calls)} model calls for each of {record.conditions} conditions" if calls else ""
+    if not record.calls:
+        return ""
+    conditions = "1 condition" if record.conditions == 1 else f"each of {record.conditions} conditions"
+    return f", {_each(record, record.calls)} model calls for {conditions}"
 
 
 def _each(record: RunRecord, calls: int) -> str:
@@ -60,11 +68,11 @@ def _against(record: RunRecord, whole: RunRecord | None) -> str:
         return ""
     ideal = f"{record.ideal_speed_up:.2f}x predicted from FLOPs"
     if whole is None or not record.seconds:
-        return f"{ideal}; to measure it, sample the same once with prune_ratio 0"
+        return f"{ideal}; to measure it, sample the same once with {record.wording.unpruned}"
     actual = whole.seconds_per_step / record.seconds_per_step
     return (
-        f"{ideal}, {actual:.2f}x measured: the same with prune_ratio 0 took {whole.seconds_per_step:.3f} s a step "
-        "(one run each)"
+        f"{ideal}, {actual:.2f}x measured: the same with {record.wording.unpruned} took "
+        f"{whole.seconds_per_step:.3f} s a step (one run each)"
     )
 
 
@@ -75,9 +83,14 @@ def _flops(record: RunRecord) -> list[str]:
     planned = "" if record.planned is None else f", {record.planned:.1%} planned"
     model_full = spent.flops_full + record.other_flops
     model = model_full - spent.flops_full + spent.flops
+    whole = f"{_amount(model, model_full)}, {record.model_saved_share:.1%} saved"
+    part = record.wording.part
+    if not part:
+        return [f"{whole}{planned}"]
+    name = f"{part}s"
     return [
-        f"attention blocks {_amount(spent.flops, spent.flops_full)}, {spent.saved_share:.1%} saved{planned}",
-        f"whole model      {_amount(model, model_full)}, {record.model_saved_share:.1%} saved",
+        f"{name} {_amount(spent.flops, spent.flops_full)}, {spent.saved_share:.1%} saved{planned}",
+        f"{'whole model':<{len(name)}} {whole}",
     ]
 
 
@@ -96,16 +109,22 @@ def _settings(record: RunRecord) -> list[str]:
 
 def _table(record: RunRecord) -> list[str]:
     unit, name = _unit(max((place.spent.flops_full for place in record.places), default=0))
+    rows = record.rows()
+    listed = [place for _, places in rows for place in places]
     if not record.spent.calls:
-        return [f"{place.name}: {place.whole_because}" for place in record.places if place.whole_because]
-    lines = [f"{'block':<12}{'tokens':>10}{'kept':>9}{name + ' full':>14}{'pruned':>9}{'saved':>8}  all tokens in"]
-    for group, places in record.groups():
-        lines.append(group)
-        lines += [_place_row(record, place, unit) for place in places]
+        return [f"{place.name}: {place.whole_because}" for place in listed if place.whole_because]
+    width = max(_NAME, *(len(place.name) for place in listed))
+    wording = record.wording
+    head = f"{wording.place:<{width + 2}}{'tokens':>10}{wording.kept:>9}"
+    lines = [f"{head}{name + ' full':>14}{'pruned':>9}{'saved':>8}  all tokens in"]
+    for group, places in rows:
+        if len(rows) > 1:
+            lines.append(group)
+        lines += [_place_row(record, place, unit, width) for place in places]
     return lines
 
 
-def _place_row(record: RunRecord, place: PlaceRecord, unit: float) -> str:
+def _place_row(record: RunRecord, place: PlaceRecord, unit: float, width: int) -> str:
     spent = place.spent
     whole = spent.calls - spent.pruned_calls
     share = f"{_each(record, whole)} of {_each(record, spent.calls)} calls"
@@ -114,6 +133,6 @@ def _place_row(record: RunRecord, place: PlaceRecord, unit: float) -> str:
         because = f"  {place.whole_because}" if place.whole_because else ""
     tokens = f"{place.grid[1]} x {place.grid[0]}"
     return (
-        f"  {place.name:<10}{tokens:>10}{spent.kept_share:>9.1%}{spent.flops_full / unit:>14.3f}"
+        f"  {place.name:<{width}}{tokens:>10}{spent.kept_share:>9.1%}{spent.flops_full / unit:>14.3f}"
         f"{spent.flops / unit:>9.3f}{spent.saved_share:>8.1%}{because}"
     )

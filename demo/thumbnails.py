@@ -4,6 +4,9 @@
 
 Pictures that are there are left alone, so that a stopped call goes on where it was; delete one to have it made anew.
 Left the picture, or what the workflow starts from; right how often each of its tokens was kept, or what it ends with.
+
+The demo model is no transformer, so the pictures for CAT Pruning are diagrams: a scene as it should be, and the tokens
+that the pack's own selection computes in the first pruned step, while a blur gives way to that scene.
 """
 
 from __future__ import annotations
@@ -14,8 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+import torch
+from PIL import Image, ImageDraw, ImageFilter
 
+from atedm_core.cat import CATSelection, TokenSelector
+from atedm_core.cat_schedule import CATSchedule
 from devtools.console import say
 from devtools.graph import to_api
 from devtools.layout import LOGS, Host, current_host
@@ -24,6 +30,7 @@ from devtools.workflows import FOLDER
 
 from .examples import SIDE, Prompt, on_demo_model
 from .run import own_base
+from .scenes import draw, parse
 from .workflow import RECORD
 
 SHOWN = 512
@@ -40,6 +47,14 @@ PROMPTS = {
     "AT-EDM SD 1.5 text to image": "a large yellow circle in the center on a green background",
     "Compare with and without AT-EDM": "a large pink star in the center on a blue background",
 }
+DIAGRAMS = {
+    "CAT Pruning SD3 text to image": "a large orange star in the center on a blue background",
+    "CAT Pruning PixArt-Sigma text to image": "a large green ring in the center on a white background",
+}
+DIAGRAM_SIDE = 32  # tokens
+DIAGRAM_STEPS = 28
+PATCH = 4
+WIDEST_BLUR = 16.0
 STARTS_FROM_A_PICTURE = ("AT-EDM SDXL image to image", "AT-EDM SDXL inpainting")
 MAPPED = ("input 5", "output 4")  # blocks that no schedule spares, at the finer level
 COLORS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
@@ -112,7 +127,10 @@ def _map(server: Server, name: str, picture: Picture) -> Picture:
     """How often tokens were kept in the recorded run, over the picture: violet never, yellow always."""
     record = json.loads((server.host.base / "output" / "recorded" / f"{name}.json").read_text(encoding="utf-8"))
     shares = [np.reshape(block["kept_share"], block["grid"]) for block in record["blocks"] if block["name"] in MAPPED]
-    share = np.mean(shares, axis=0)
+    return _tinted(np.mean(shares, axis=0), picture)
+
+
+def _tinted(share: np.ndarray, picture: Picture) -> Picture:
     stops = np.linspace(0.0, 1.0, len(COLORS))
     channels = [np.interp(share, stops, [color[i] for color in COLORS]) for i in range(3)]
     tint = Image.fromarray(np.stack(channels, -1).round().astype(np.uint8))
@@ -134,6 +152,25 @@ def _with_hole(picture: Picture) -> Picture:
     masked = picture.convert("RGBA")
     masked.putalpha(opacity)
     return masked
+
+
+def draw_diagram(caption: str) -> Picture:
+    """CAT Pruning on a scene: yellow tokens are computed in the first pruned step, violet ones keep what they had.
+
+    A token's noise is what a denoiser would predict that sees the scene through a blur as wide as the noise is strong:
+    it settles at once where the scene is flat, and late along its edges.
+    """
+    picture = Image.fromarray(draw(parse(caption)))
+    fine = picture.resize((PATCH * DIAGRAM_SIDE, PATCH * DIAGRAM_SIDE), Image.Resampling.BOX)
+    selector = TokenSelector(CATSelection(), (DIAGRAM_SIDE, DIAGRAM_SIDE))
+    for step in range(CATSchedule().warmup_steps(DIAGRAM_STEPS)):
+        blurred = fine.filter(ImageFilter.GaussianBlur(WIDEST_BLUR * (1.0 - step / DIAGRAM_STEPS)))
+        pixels = torch.from_numpy(np.asarray(blurred, np.float32) / 127.5 - 1.0)
+        patches = pixels.unfold(0, PATCH, PATCH).unfold(1, PATCH, PATCH)
+        selector.observe(-patches.flatten(0, 1).flatten(1).unsqueeze(0), full=True)
+    computed = np.zeros(DIAGRAM_SIDE**2)
+    computed[selector.choose()[0].numpy()] = 1.0
+    return composed(picture, _tinted(computed.reshape(DIAGRAM_SIDE, DIAGRAM_SIDE), picture))
 
 
 def make_thumbnails(
@@ -162,13 +199,22 @@ def main() -> None:
     """Write the pictures that are missing beside the workflows."""
     files = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
     wanted = [name for name in files if not (FOLDER / f"{name}.jpg").exists()]
+    for name in [name for name in wanted if name in DIAGRAMS]:
+        wanted.remove(name)
+        _keep(draw_diagram(DIAGRAMS[name]), name)
+    if not wanted:
+        return
     found = current_host()
     with (
         own_base(()) as base,
         Server(Host(found.comfyui, found.python, base), LOGS / "thumbnails-server.log", cpu=True, threads=1) as server,
     ):
         for name, picture in make_thumbnails(server, files, wanted):
-            picture.save(FOLDER / f"{name}.jpg", quality=88, optimize=True)
+            _keep(picture, name)
+
+
+def _keep(picture: Picture, name: str) -> None:
+    picture.save(FOLDER / f"{name}.jpg", quality=88, optimize=True)
 
 
 if __name__ == "__main__":

@@ -14,54 +14,22 @@ from typing import Any
 
 from .commands import link_packs
 from .console import DevError
-from .graph import Definitions, Graph, Node, Out
+from .graph import Definitions, Graph
 from .layout import LOGS, ROOT, current_host
 from .server import Server
+from .transformer_workflows import pixart_sigma_text_to_image, sd3_text_to_image
+from .workflow_parts import describe, empty_latent, load, report, sample, save
 
 FOLDER = ROOT / "example_workflows"
 SDXL = "sd_xl_base_1.0.safetensors"
 SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
-PROMPT = "a red fox resting in autumn leaves, soft morning light, detailed fur"
-NEGATIVE = "blurry, low quality, watermark, text"
 
 Builder = Callable[[Graph], None]
 
 
-def _load(graph: Graph, checkpoint: str = SDXL, title: str = "1 - Choose a checkpoint") -> Node:
-    graph.group(title)
-    return graph.node("CheckpointLoaderSimple", ckpt_name=checkpoint)
-
-
-def _prompts(graph: Graph, clip: Out, prompt: str = PROMPT, negative: str = NEGATIVE) -> tuple[Out, Out]:
-    graph.group("2 - Describe the picture")
-    positive = graph.node("CLIPTextEncode", "Prompt", text=prompt, clip=clip)
-    against = graph.node("CLIPTextEncode", "Negative prompt", text=negative, clip=clip)
-    return positive["CONDITIONING"], against["CONDITIONING"]
-
-
-def _sample(graph: Graph, model: Out, prompts: tuple[Out, Out], latent: Out, title: str = "", **how: Any) -> Node:
-    settings: dict[str, Any] = {
-        "seed": 1,
-        "steps": 30,
-        "cfg": 6.0,
-        "sampler_name": "dpmpp_2m",
-        "scheduler": "karras",
-    } | how
-    return graph.node(
-        "KSampler", title, model=model, positive=prompts[0], negative=prompts[1], latent_image=latent, **settings
-    )
-
-
-def _save(graph: Graph, samples: Out, vae: Out, prefix: str = "AT-EDM") -> Node:
-    graph.group("4 - The picture")
-    decoded = graph.node("VAEDecode", samples=samples, vae=vae)
-    graph.node("SaveImage", images=decoded["IMAGE"], filename_prefix=prefix)
-    return decoded
-
-
 def text_to_image(graph: Graph) -> None:
     """The smallest: one node more than without."""
-    loaded = _load(graph)
+    loaded = load(graph, SDXL)
     pruned = graph.node("ATEDMApply", model=loaded["MODEL"])
     graph.note(
         "**AT-EDM Apply** goes between the checkpoint (and its LoRAs) and the sampler. `prune_ratio` is the share of "
@@ -69,19 +37,17 @@ def text_to_image(graph: Graph) -> None:
         "changes nothing.\n\nThe log says after each run what was saved.",
         "AT-EDM",
     )
-    prompts = _prompts(graph, loaded["CLIP"])
-    graph.group("3 - Sample")
-    latent = graph.node("EmptyLatentImage", width=1024, height=1024, batch_size=1)
-    sampled = _sample(graph, pruned["MODEL"], prompts, latent["LATENT"])
-    _save(graph, sampled["LATENT"], loaded["VAE"])
+    prompts = describe(graph, loaded["CLIP"])
+    latent = empty_latent(graph)
+    save(graph, sample(graph, pruned["MODEL"], prompts, latent), loaded["VAE"])
 
 
 def image_to_image(graph: Graph) -> None:
     """A picture as the start."""
-    loaded = _load(graph, title="1 - Checkpoint and picture")
+    loaded = load(graph, SDXL, "1 - Checkpoint and picture")
     pruned = graph.node("ATEDMApply", model=loaded["MODEL"])
     picture = graph.node("LoadImage", image="example.png")
-    prompts = _prompts(graph, loaded["CLIP"], "an oil painting of a landscape, thick brush strokes")
+    prompts = describe(graph, loaded["CLIP"], "an oil painting of a landscape, thick brush strokes")
     graph.note(
         "With `denoise` below 1 the run starts part of the way, past the phase in which the schedule spares blocks, "
         "so that more of it is pruned.",
@@ -90,37 +56,36 @@ def image_to_image(graph: Graph) -> None:
     graph.group("3 - Sample")
     scaled = graph.node("ImageScaleToTotalPixels", image=picture["IMAGE"], upscale_method="lanczos", megapixels=1.0)
     latent = graph.node("VAEEncode", pixels=scaled["IMAGE"], vae=loaded["VAE"])
-    sampled = _sample(graph, pruned["MODEL"], prompts, latent["LATENT"], denoise=0.6)
-    _save(graph, sampled["LATENT"], loaded["VAE"])
+    sampled = sample(graph, pruned["MODEL"], prompts, latent["LATENT"], denoise=0.6)
+    save(graph, sampled, loaded["VAE"])
 
 
 def hires_fix(graph: Graph) -> None:
     """Two passes with one pruned model: attention grows with the square of the size, and so does what it saves."""
-    loaded = _load(graph)
+    loaded = load(graph, SDXL)
     pruned = graph.node("ATEDMApply", model=loaded["MODEL"])
     graph.note(
         "One **AT-EDM Apply** serves both passes; every run keeps its own account. The larger the picture, the larger "
         "attention's share of the time, and with it what pruning saves.",
         "AT-EDM in two passes",
     )
-    prompts = _prompts(graph, loaded["CLIP"])
-    graph.group("3 - Sample")
-    latent = graph.node("EmptyLatentImage", width=1024, height=1024, batch_size=1)
-    first = _sample(graph, pruned["MODEL"], prompts, latent["LATENT"], "First pass")
+    prompts = describe(graph, loaded["CLIP"])
+    latent = empty_latent(graph)
+    first = sample(graph, pruned["MODEL"], prompts, latent, "First pass")
     graph.group("3b - Enlarge and sample again")
-    larger = graph.node("LatentUpscaleBy", samples=first["LATENT"], upscale_method="bicubic", scale_by=1.5)
-    second = _sample(
+    larger = graph.node("LatentUpscaleBy", samples=first, upscale_method="bicubic", scale_by=1.5)
+    second = sample(
         graph, pruned["MODEL"], prompts, larger["LATENT"], "Second pass at 1.5 times the size", steps=20, denoise=0.55
     )
-    _save(graph, second["LATENT"], loaded["VAE"])
+    save(graph, second, loaded["VAE"])
 
 
 def inpainting(graph: Graph) -> None:
     """A part of a picture."""
-    loaded = _load(graph, title="1 - Checkpoint and picture")
+    loaded = load(graph, SDXL, "1 - Checkpoint and picture")
     pruned = graph.node("ATEDMApply", model=loaded["MODEL"])
     picture = graph.node("LoadImage", "Picture: paint a mask on it", image="example.png")
-    prompts = _prompts(graph, loaded["CLIP"], "a hot air balloon in the sky")
+    prompts = describe(graph, loaded["CLIP"], "a hot air balloon in the sky")
     graph.note(
         "Right-click the picture and choose **Open in MaskEditor** to paint over what is to be drawn anew. Without a "
         "mask the picture comes back as it is.",
@@ -130,13 +95,13 @@ def inpainting(graph: Graph) -> None:
     encoded = graph.node("VAEEncode", pixels=picture["IMAGE"], vae=loaded["VAE"])
     soft = graph.node("GrowMask", mask=picture["MASK"], expand=8, tapered_corners=True)
     latent = graph.node("SetLatentNoiseMask", samples=encoded["LATENT"], mask=soft["MASK"])
-    sampled = _sample(graph, pruned["MODEL"], prompts, latent["LATENT"], denoise=0.9)
-    _save(graph, sampled["LATENT"], loaded["VAE"])
+    sampled = sample(graph, pruned["MODEL"], prompts, latent["LATENT"], denoise=0.9)
+    save(graph, sampled, loaded["VAE"])
 
 
 def lora_and_controlnet(graph: Graph) -> None:
     """Where AT-EDM Apply goes when others change the model too."""
-    loaded = _load(graph)
+    loaded = load(graph, SDXL)
     lora = graph.node("LoraLoader", model=loaded["MODEL"], clip=loaded["CLIP"], lora_name="your_sdxl_lora.safetensors")
     pruned = graph.node("ATEDMApply", model=lora["MODEL"])
     graph.note(
@@ -144,7 +109,7 @@ def lora_and_controlnet(graph: Graph) -> None:
         "your ControlNet in their loaders.",
         "Order",
     )
-    prompts = _prompts(graph, lora["CLIP"])
+    prompts = describe(graph, lora["CLIP"])
     graph.group("2b - Control")
     picture = graph.node("LoadImage", "Picture to follow", image="example.png")
     edges = graph.node("Canny", image=picture["IMAGE"], low_threshold=0.2, high_threshold=0.5)
@@ -158,16 +123,15 @@ def lora_and_controlnet(graph: Graph) -> None:
         strength=0.7,
         end_percent=0.8,
     )
-    graph.group("3 - Sample")
-    latent = graph.node("EmptyLatentImage", width=1024, height=1024, batch_size=1)
+    latent = empty_latent(graph)
     steered = (controlled["positive"], controlled["negative"])
-    sampled = _sample(graph, pruned["MODEL"], steered, latent["LATENT"])
-    _save(graph, sampled["LATENT"], loaded["VAE"])
+    sampled = sample(graph, pruned["MODEL"], steered, latent)
+    save(graph, sampled, loaded["VAE"])
 
 
 def few_steps(graph: Graph) -> None:
     """Distilled for few steps, and pruned on top."""
-    loaded = _load(graph)
+    loaded = load(graph, SDXL)
     lora = graph.node(
         "LoraLoaderModelOnly",
         "Lightning or LCM LoRA",
@@ -182,17 +146,16 @@ def few_steps(graph: Graph) -> None:
         "to mend what pruning changes: begin with a lower `prune_ratio`, or with a longer early phase.",
         "Few steps",
     )
-    prompts = _prompts(graph, loaded["CLIP"])
-    graph.group("3 - Sample")
-    latent = graph.node("EmptyLatentImage", width=1024, height=1024, batch_size=1)
+    prompts = describe(graph, loaded["CLIP"])
+    latent = empty_latent(graph)
     how: dict[str, Any] = {"steps": 8, "cfg": 1.0, "sampler_name": "euler", "scheduler": "sgm_uniform"}
-    sampled = _sample(graph, pruned["MODEL"], prompts, latent["LATENT"], **how)
-    _save(graph, sampled["LATENT"], loaded["VAE"])
+    sampled = sample(graph, pruned["MODEL"], prompts, latent, **how)
+    save(graph, sampled, loaded["VAE"])
 
 
 def with_easycache(graph: Graph) -> None:
     """Two ways of saving that do not know of each other: whole steps, and tokens in the steps that are left."""
-    loaded = _load(graph)
+    loaded = load(graph, SDXL)
     pruned = graph.node("ATEDMApply", model=loaded["MODEL"])
     cached = graph.node("EasyCache", model=pruned["MODEL"])
     graph.note(
@@ -201,50 +164,45 @@ def with_easycache(graph: Graph) -> None:
         "steps that ran.",
         "Stacked",
     )
-    prompts = _prompts(graph, loaded["CLIP"])
-    graph.group("3 - Sample")
-    latent = graph.node("EmptyLatentImage", width=1024, height=1024, batch_size=1)
-    sampled = _sample(graph, cached["MODEL"], prompts, latent["LATENT"])
-    decoded = _save(graph, sampled["LATENT"], loaded["VAE"])
-    graph.group("5 - What was saved")
-    graph.node("ATEDMReport", model=pruned["MODEL"], result=decoded["IMAGE"], wide=460)
+    prompts = describe(graph, loaded["CLIP"])
+    latent = empty_latent(graph)
+    sampled = sample(graph, cached["MODEL"], prompts, latent)
+    report(graph, pruned["MODEL"], save(graph, sampled, loaded["VAE"]))
 
 
 def sd15_text_to_image(graph: Graph) -> None:
     """The same on SD 1.5, above the size at which attention begins to matter there."""
-    loaded = _load(graph, SD15)
+    loaded = load(graph, SD15)
     pruned = graph.node("ATEDMApply", model=loaded["MODEL"], prune_ratio=0.5)
     graph.note(
         "SD 1.5 has one attention layer per block, where tokens are dropped after its self-attention. Attention is a "
         "smaller part of this model: there is more to save in large pictures than in small ones.",
         "SD 1.5",
     )
-    prompts = _prompts(graph, loaded["CLIP"])
-    graph.group("3 - Sample")
-    latent = graph.node("EmptyLatentImage", width=512, height=768, batch_size=1)
-    sampled = _sample(graph, pruned["MODEL"], prompts, latent["LATENT"], steps=25, cfg=7.0)
-    _save(graph, sampled["LATENT"], loaded["VAE"])
+    prompts = describe(graph, loaded["CLIP"])
+    latent = empty_latent(graph, 512, 768)
+    sampled = sample(graph, pruned["MODEL"], prompts, latent, steps=25, cfg=7.0)
+    save(graph, sampled, loaded["VAE"])
 
 
 def compare(graph: Graph) -> None:
     """The same seed with and without, and the report of both."""
-    loaded = _load(graph)
+    loaded = load(graph, SDXL)
     off = graph.node("ATEDMApply", "AT-EDM off (prune_ratio 0)", model=loaded["MODEL"], prune_ratio=0.0)
     pruned = graph.node("ATEDMApply", "AT-EDM on", model=loaded["MODEL"])
-    prompts = _prompts(graph, loaded["CLIP"])
+    prompts = describe(graph, loaded["CLIP"])
     latent = graph.node("EmptyLatentImage", width=1024, height=1024, batch_size=1)
     seed = graph.node("PrimitiveInt", "Seed of both", value=1)
     graph.group("3 - Sample twice")
-    whole = _sample(graph, off["MODEL"], prompts, latent["LATENT"], "Without", seed=seed["INT"])
-    fast = _sample(graph, pruned["MODEL"], prompts, latent["LATENT"], "With AT-EDM", seed=seed["INT"])
+    whole = sample(graph, off["MODEL"], prompts, latent["LATENT"], "Without", seed=seed["INT"])
+    fast = sample(graph, pruned["MODEL"], prompts, latent["LATENT"], "With AT-EDM", seed=seed["INT"])
     graph.group("4 - Compare")
-    first = graph.node("VAEDecode", samples=whole["LATENT"], vae=loaded["VAE"])
+    first = graph.node("VAEDecode", samples=whole, vae=loaded["VAE"])
     graph.node("PreviewImage", "Without", images=first["IMAGE"])
-    second = graph.node("VAEDecode", samples=fast["LATENT"], vae=loaded["VAE"])
+    second = graph.node("VAEDecode", samples=fast, vae=loaded["VAE"])
     graph.node("PreviewImage", "With AT-EDM", images=second["IMAGE"])
-    graph.group("5 - What was saved")
-    report = graph.node("ATEDMReport", model=pruned["MODEL"], result=second["IMAGE"], wide=560)
-    graph.node("PreviewAny", "In numbers", wide=560, source=report["report"])
+    numbers = report(graph, pruned["MODEL"], second["IMAGE"], 560)
+    graph.node("PreviewAny", "In numbers", wide=560, source=numbers)
     graph.note(
         "The measured speed-up compares time per step of the last run with and the last without AT-EDM. Queue twice: "
         "the first run also warms up.",
@@ -263,6 +221,8 @@ WORKFLOWS: dict[str, Builder] = {
     "AT-EDM SDXL with EasyCache": with_easycache,
     "AT-EDM SD 1.5 text to image": sd15_text_to_image,
     "Compare with and without AT-EDM": compare,
+    "CAT Pruning SD3 text to image": sd3_text_to_image,
+    "CAT Pruning PixArt-Sigma text to image": pixart_sigma_text_to_image,
 }
 
 

@@ -20,7 +20,7 @@ from ..atedm_core.pruning import (
 )
 from ..atedm_core.recovery import RECOVERIES, STAND_INS, Recovery, StandIn
 from ..patches.apply import apply_atedm
-from .types import Schedule, checked_schedule
+from .types import Schedule, checked_schedule, faster_model
 
 _DEFAULTS = PruneSettings()
 
@@ -146,11 +146,7 @@ class ATEDMApply(io.ComfyNode):
                     ),
                 ),
             ],
-            outputs=[
-                io.Model.Output(
-                    "MODEL", display_name="model", tooltip="The model, faster. Connect to the sampler in its place."
-                )
-            ],
+            outputs=[faster_model()],
         )
 
     @classmethod

@@ -16,6 +16,10 @@ _STEP = 8
 _MAX_PIXELS = 16384
 
 
+def _pixels(name: str, tooltip: str) -> io.Int.Input:
+    return io.Int.Input(name, default=1024, min=16, max=_MAX_PIXELS, step=_STEP, tooltip=tooltip)
+
+
 class ATEDMBudget(io.ComfyNode):
     """A share of FLOPs in, the prune ratio that saves it out."""
 
@@ -32,22 +36,8 @@ class ATEDMBudget(io.ComfyNode):
             search_aliases=["atedm", "at-edm", "flops", "budget", "speed-up", "prune ratio"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that AT-EDM Apply will prune."),
-                io.Int.Input(
-                    "width",
-                    default=1024,
-                    min=16,
-                    max=_MAX_PIXELS,
-                    step=_STEP,
-                    tooltip="Width of the picture in pixels.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=1024,
-                    min=16,
-                    max=_MAX_PIXELS,
-                    step=_STEP,
-                    tooltip="Height of the picture in pixels.",
-                ),
+                _pixels("width", "Width of the picture in pixels."),
+                _pixels("height", "Height of the picture in pixels."),
                 io.Float.Input(
                     "saving",
                     default=0.35,

@@ -9,11 +9,16 @@ from comfy_api.latest import io
 from ..atedm_core.cat import DEFAULT_KEEP, MAX_CLUSTERS, CATSelection
 from ..atedm_core.cat_schedule import LEAST_FULL_STEPS, CATSchedule
 from ..patches.cat_apply import apply_cat
+from .types import faster_model
 
 _SELECTION = CATSelection()
 _SCHEDULE = CATSchedule()
 _MIN_KEEP = 0.05
 _MOST_STEPS = 1000
+
+
+def _count(name: str, default: int, least: int, most: int, tooltip: str) -> io.Int.Input:
+    return io.Int.Input(name, default=default, min=least, max=most, optional=True, advanced=True, tooltip=tooltip)
 
 
 class CATPruningApply(io.ComfyNode):
@@ -61,23 +66,19 @@ class CATPruningApply(io.ComfyNode):
                         "the picture. 0.29 is the paper's 8 of 28 steps."
                     ),
                 ),
-                io.Int.Input(
+                _count(
                     "least_full_steps",
-                    default=_SCHEDULE.least_full_steps,
-                    min=LEAST_FULL_STEPS,
-                    max=_MOST_STEPS,
-                    optional=True,
-                    advanced=True,
-                    tooltip="The warm-up has at least this many steps, however short the run is.",
+                    _SCHEDULE.least_full_steps,
+                    LEAST_FULL_STEPS,
+                    _MOST_STEPS,
+                    "The warm-up has at least this many steps, however short the run is.",
                 ),
-                io.Int.Input(
+                _count(
                     "clusters",
-                    default=_SELECTION.clusters,
-                    min=1,
-                    max=MAX_CLUSTERS,
-                    optional=True,
-                    advanced=True,
-                    tooltip="The picture's tokens are grouped once into this many clusters, and compared by cluster.",
+                    _SELECTION.clusters,
+                    1,
+                    MAX_CLUSTERS,
+                    "The picture's tokens are grouped once into this many clusters, and compared by cluster.",
                 ),
                 io.Float.Input(
                     "hot_share",
@@ -92,30 +93,22 @@ class CATPruningApply(io.ComfyNode):
                         "the tokens that have waited longest. With 0 all tokens simply take turns."
                     ),
                 ),
-                io.Int.Input(
+                _count(
                     "refresh_interval",
-                    default=_SCHEDULE.refresh_interval,
-                    min=0,
-                    max=_MOST_STEPS,
-                    optional=True,
-                    advanced=True,
-                    tooltip="After the warm-up every n-th step computes all tokens again. 0 for none, as in the paper.",
+                    _SCHEDULE.refresh_interval,
+                    0,
+                    _MOST_STEPS,
+                    "After the warm-up every n-th step computes all tokens again. 0 for none, as in the paper.",
                 ),
-                io.Int.Input(
+                _count(
                     "last_full_steps",
-                    default=_SCHEDULE.last_full_steps,
-                    min=0,
-                    max=_MOST_STEPS,
-                    optional=True,
-                    advanced=True,
-                    tooltip="So many steps at the end compute all tokens. 0 for none, as in the paper.",
+                    _SCHEDULE.last_full_steps,
+                    0,
+                    _MOST_STEPS,
+                    "So many steps at the end compute all tokens. 0 for none, as in the paper.",
                 ),
             ],
-            outputs=[
-                io.Model.Output(
-                    "MODEL", display_name="model", tooltip="The model, faster. Connect to the sampler in its place."
-                )
-            ],
+            outputs=[faster_model()],
         )
 
     @classmethod

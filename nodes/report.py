@@ -1,4 +1,4 @@
-"""AT-EDM Report: what the run that made a result did, as pictures and text."""
+"""AT-EDM Report: what the run that made a result did, by either method, as pictures and text."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from comfy_api.latest import io, ui
 from ..atedm_core.record import RunRecord
 from ..atedm_core.record_text import describe_run, headline
 from ..patches.apply import applied_method
+from ..patches.cat_apply import applied_cat
 from ..patches.finished_runs import find_record, find_whole_run
 from ..patches.preview import latent_preview
 
 _NOTHING_APPLIED = (
-    "No AT-EDM on this model. Connect the model that comes out of AT-EDM Apply, the one that goes into the sampler."
+    "This model is not pruned. Connect the model that comes out of AT-EDM Apply or CAT Pruning Apply, the one that "
+    "goes into the sampler."
 )
 _NO_RUN = (
     "No finished run of this model is remembered. Connect the latent of the sampler that uses it, or the picture "
@@ -41,12 +43,13 @@ class ATEDMReport(io.ComfyNode):
             display_name="AT-EDM Report",
             category="model/patch/unet",
             description=(
-                "Shows what AT-EDM did in a run: which tokens each block kept, tokens and FLOPs over the run, and time "
-                "per step. Connect the model from AT-EDM Apply and the picture or latent that was made with it."
+                "Shows what AT-EDM or CAT Pruning did in a run: which tokens each block or step computed, tokens and "
+                "FLOPs over the run, and time per step. Connect the model from AT-EDM Apply or CAT Pruning Apply and "
+                "the picture or latent that was made with it."
             ),
-            search_aliases=["atedm", "at-edm", "token map", "flops", "statistics", "is it working", "compare"],
+            search_aliases=["atedm", "at-edm", "cat", "token map", "flops", "statistics", "is it working", "compare"],
             inputs=[
-                io.Model.Input("model", tooltip="The model that comes out of AT-EDM Apply."),
+                io.Model.Input("model", tooltip="The model that comes out of AT-EDM Apply or CAT Pruning Apply."),
                 io.MultiType.Input(
                     "result",
                     [io.Image, io.Latent],
@@ -58,10 +61,14 @@ class ATEDMReport(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(
-                    "token_maps", display_name="token_maps", tooltip="Which tokens were kept, block by block."
+                    "token_maps",
+                    display_name="token_maps",
+                    tooltip="Which tokens were computed, block by block, or step by step for CAT Pruning.",
                 ),
                 io.Image.Output(
-                    "chart", display_name="chart", tooltip="Tokens kept and FLOPs saved, over the run and by block."
+                    "chart",
+                    display_name="chart",
+                    tooltip="Tokens computed and FLOPs saved, over the run and by block or step.",
                 ),
                 io.String.Output("report", display_name="report", tooltip="Everything in numbers, as text."),
             ],
@@ -71,13 +78,13 @@ class ATEDMReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, result: Any) -> io.NodeOutput:
-        method = applied_method(model)
+        method = applied_method(model) or applied_cat(model)
         if method is None:
-            return _say("No AT-EDM on this model", _NOTHING_APPLIED)
+            return _say("This model is not pruned", _NOTHING_APPLIED)
         record, traced = find_record(method, "result")
         if record is None:
             return _say("No run to report", _NO_RUN)
-        whole = find_whole_run(method, record) if record.pruned else None
+        whole = find_whole_run(record) if record.pruned else None
         text = describe_run(record, whole)
         if not traced:
             text = f"{text}\n\nnote: {_NOT_TRACED}"
@@ -101,7 +108,7 @@ def _token_maps(record: RunRecord, model: Any, result: Any) -> torch.Tensor:
 
     samples = max((len(place.kept_share) for place in record.places if place.kept_share is not None), default=0)
     if samples == 0:
-        return _image(draw_card("Tokens kept", _NO_MAPS if record.pruned else _NO_PRUNING))
+        return _image(draw_card(f"Tokens {record.wording.kept}", _NO_MAPS if record.pruned else _NO_PRUNING))
     pictures = _pictures(model, result)
     sheets = []
     for sample in range(samples):
@@ -111,8 +118,11 @@ def _token_maps(record: RunRecord, model: Any, result: Any) -> torch.Tensor:
 
 
 def _chart(record: RunRecord, whole: RunRecord | None) -> torch.Tensor:
+    from .drawing.card import draw_card
     from .drawing.chart import draw_chart
 
+    if not record.places:
+        return _image(draw_card(headline(record), " ".join(record.notes)))
     return _image(draw_chart(record, whole))
 
 

@@ -12,6 +12,13 @@ Schedule = io.Custom("ATEDM_SCHEDULE")
 """A `DSAPSchedule`."""
 
 
+def faster_model() -> io.Model.Output:
+    """The output of a node that gives the model back pruned."""
+    return io.Model.Output(
+        "MODEL", display_name="model", tooltip="The model, faster. Connect to the sampler in its place."
+    )
+
+
 def checked_schedule(value: Any) -> DSAPSchedule | None:
     """The value of a `schedule` input, `None` where it was left open.
 

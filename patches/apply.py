@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from typing import Any
 
 import comfy.model_patcher
@@ -17,8 +16,9 @@ from ..atedm_core.pruning import PruneSettings
 from .attention_block import attention_block_handler
 from .finished_runs import keep_record, report_is_wanted
 from .progress import percent_to_sigma_on_cpu
-from .recording import MapRecorder, record_of, work_of
+from .recording import MapRecorder, record_of
 from .run import OBSERVERS_KEY, RUN_KEY, Method, PruneRun
+from .sampling import SamplingClock, work_of
 from .summary import explain_nothing_pruned, planned_saving, summarize
 from .unet_structure import describe_unet, supported_unet
 
@@ -44,15 +44,13 @@ def apply_atedm(model: Any, schedule: DSAPSchedule, settings: PruneSettings) -> 
     structure = describe_unet(supported_unet(model))
     schedule.check_levels(structure)
     patched = model.clone()
-    for wrapper_type in (WrappersMP.OUTER_SAMPLE, WrappersMP.SAMPLER_SAMPLE):
-        patched.remove_wrappers_with_key(wrapper_type, KEY)
+    patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     _remove_handler(patched.model_options)
     method = Method(schedule, settings, structure)
     if schedule.prune_ratio > 0:
         _warn_of_other_handlers(patched.model_options)
         patched.set_model_forward_timestep_embed_patch((SpatialTransformer, attention_block_handler))
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample(method))
-    patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, _note_beginning)
     patched.set_attachments(KEY, method)
     return patched
 
@@ -71,16 +69,18 @@ def _outer_sample(method: Method) -> Any:
         original = guider.model_options
         model_sampling = guider.model_patcher.get_model_object("model_sampling")
         run = PruneRun(method, percent_to_sigma_on_cpu(model_sampling))
+        work = work_of(guider, sampler)
         guider.model_options = comfy.model_patcher.create_model_options_clone(original)
         guider.model_options["transformer_options"][RUN_KEY] = run
-        work = work_of(guider, sampler)
+        clock = SamplingClock()
+        clock.listen(guider.model_options, KEY)
         maps = _listen(guider.model_options, method, noise)
         _warn_of_unasked_handlers(original)
         _hide_from_compiler(guider.model_options)
         seconds = None
         try:
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-            seconds = _seconds(run, result)
+            seconds = clock.seconds(result)
             return result
         finally:
             guider.model_options = original
@@ -92,21 +92,6 @@ def _outer_sample(method: Method) -> Any:
                 run.reset()
 
     return wrapper
-
-
-def _note_beginning(
-    executor: Any, model_wrap: Any, sigmas: Any, extra_args: dict[str, Any], *args: Any, **kwargs: Any
-) -> Any:
-    run = extra_args["model_options"]["transformer_options"].get(RUN_KEY)
-    if run is not None and run.began is None:
-        run.began = time.perf_counter()
-    return executor(model_wrap, sigmas, extra_args, *args, **kwargs)
-
-
-def _seconds(run: PruneRun, result: Any) -> float:
-    """What the sampling loop took. Reading one number of the result waits for the device, as the host is about to."""
-    result.flatten()[:1].tolist()
-    return time.perf_counter() - run.began if run.began is not None else 0.0
 
 
 def _listen(model_options: dict[str, Any], method: Method, noise: Any) -> MapRecorder | None:

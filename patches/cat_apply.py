@@ -16,8 +16,13 @@ from .cat_bypass import call_reason, hooked_conditions, run_reason
 from .cat_call import TransformerCall, attached, selected_control, with_override
 from .cat_families import FAMILIES, family_of
 from .cat_memory import CallMemory
+from .cat_recording import record_of
 from .cat_run import CATMethod, CATRun
 from .cat_summary import summarize
+from .finished_runs import keep_record, report_is_wanted
+from .kept_counts import KeptCounts
+from .progress import percent_to_sigma_on_cpu
+from .sampling import SamplingClock, work_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +52,16 @@ def apply_cat(model: Any, selection: CATSelection, schedule: CATSchedule) -> Any
         )
     patched = model.clone()
     patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample(CATMethod(selection, schedule, family)))
+    method = CATMethod(selection, schedule, family)
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample(method))
+    patched.set_attachments(KEY, method)
     return patched
+
+
+def applied_cat(model: Any) -> CATMethod | None:
+    """What `apply_cat` put on a MODEL or on one that it was cloned from; `None` if nothing."""
+    found = model.get_attachment(KEY)
+    return found if isinstance(found, CATMethod) else None
 
 
 def _outer_sample(method: CATMethod) -> Any:
@@ -58,33 +71,44 @@ def _outer_sample(method: CATMethod) -> Any:
         guider = executor.class_obj
         original = guider.model_options
         model = guider.model_patcher.get_model_object("diffusion_model")
-        grid = method.family.grid(model, tuple(noise.shape[-2:]))
-        run = CATRun(method, sigmas.tolist(), tuple(noise.shape), grid)
-        reason = run_reason(run, noise)
-        if reason is not None:
-            # SplitSigmas can leave a sampler without a step; then there is nothing to explain.
-            if run.steps > 0:
-                logger.warning("CAT Pruning: nothing will be pruned: %s", reason)
-            return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-        guider.model_options = _options_for(run, original, method.family.structure(model))
-        finished = False
+        structure = method.family.structure(model)
+        run = CATRun(method, sigmas.tolist(), tuple(noise.shape), method.family.grid(model, tuple(noise.shape[-2:])))
+        nothing_because = run_reason(run, noise)
+        work, clock = work_of(guider, sampler), SamplingClock()
+        guider.model_options = _options_for(run, original, None if nothing_because else structure)
+        clock.listen(guider.model_options, KEY)
+        # SplitSigmas can leave a sampler without a step; then there is nothing to explain.
+        if nothing_because is not None and run.steps > 0:
+            logger.warning("CAT Pruning: nothing will be pruned: %s", nothing_because)
+        seconds = None
         try:
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-            finished = True
+            seconds = clock.seconds(result)
             return result
         finally:
             guider.model_options = original
             try:
-                logger.info("%s", summarize(run, finished))
+                if nothing_because is None:
+                    logger.info("%s", summarize(run, finished=seconds is not None))
+                if seconds is not None and run.steps > 0:
+                    sampling = guider.model_patcher.get_model_object("model_sampling")
+                    to_sigma = percent_to_sigma_on_cpu(sampling)
+                    keep_record(method, record_of(run, structure, seconds, to_sigma, work, nothing_because))
             finally:
                 run.reset()
 
     return wrapper
 
 
-def _options_for(run: CATRun, original: dict[str, Any], structure: TransformerStructure) -> dict[str, Any]:
-    """A copy of the model's options for one run: what CAT Pruning hangs in there goes with it."""
+def _options_for(run: CATRun, original: dict[str, Any], structure: TransformerStructure | None) -> dict[str, Any]:
+    """A copy of the model's options for one run: what CAT Pruning hangs in there goes with it.
+
+    Without a structure nothing is hung in, since nothing is to be pruned.
+    """
     options: dict[str, Any] = comfy.model_patcher.create_model_options_clone(original)
+    if structure is None:
+        return options
+    run.maps = KeptCounts() if report_is_wanted() else None
     transformer_options = options.setdefault("transformer_options", {})
     # Innermost of all wrappers: what others leave out never comes here, and what they change is what is seen.
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _predict_noise(run), transformer_options)
@@ -121,30 +145,32 @@ def _apply_model(run: CATRun, structure: TransformerStructure) -> Any:
         model = executor.class_obj.diffusion_model
         uuids = tuple(options.get("uuids") or ())
 
-        def as_it_is(*, pruned: bool = False) -> Any:
+        def as_it_is(why: str | None) -> Any:
             text = 0 if c_crossattn is None else c_crossattn.shape[1]
-            run.spend(x.shape[0], text, structure, pruned=pruned)
+            run.spend(uuids, x.shape[0], text, structure, why)
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
         if run.disabled is not None or run.answered(uuids):
-            return as_it_is()
+            return as_it_is(run.disabled or "another node asked for the same condition again")
         reason = call_reason(run, model, x, options, kwargs)
         if reason is None and control is not None and not run.method.family.control:
             reason = f"a ControlNet is on, which is not supported with {run.method.family.name}"
         if reason is not None:
             run.tally.passed[reason] += 1
             run.drop(uuids)
-            return as_it_is()
+            return as_it_is(reason)
         call = _call(run, model, uuids, x.device)
         if call.selected is not None and control is not None:
             control = selected_control(control, call)
         if run.method.family.attend is None and call.sees_attention:
             options = with_override(options, call)
         with attached(run.method.family, model, call):
-            result = as_it_is(pruned=call.selected is not None)
+            result = as_it_is(call.why_full or None)
         call.finish(run.method.family.attentions(model))
         if call.refusal is not None:
             _disable(run, call.refusal)
+        if call.selected is not None and run.maps is not None:
+            run.maps.add(run.step, call.selected, run.tokens, len(uuids))
         run.answer(uuids, call.memory, model, pruned=call.selected is not None)
         return result
 
@@ -164,6 +190,7 @@ def _call(run: CATRun, model: Any, uuids: tuple[Any, ...], device: Any) -> Trans
     return TransformerCall(
         CallMemory(),
         run.tokens,
+        why_full=run.why_full or "nothing was kept of these conditions yet",
         record_attention=needed,
         fits=lambda nbytes: _lack_of_memory(nbytes * expected, device),
     )

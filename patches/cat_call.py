@@ -29,6 +29,7 @@ class TransformerCall:
         memory: what is recorded, or used and brought up to date.
         tokens: N, image tokens on the full grid.
         selected: `[R, K]` int64, the image tokens to compute; `None` to compute and record all.
+        why_full: why all are computed, in words; empty if they are not.
         refusal: why nothing could be recorded, if so.
     """
 
@@ -38,12 +39,14 @@ class TransformerCall:
         tokens: int,
         selected: Tensor | None = None,
         *,
+        why_full: str = "",
         record_attention: bool = False,
         fits: Callable[[int], str | None] = lambda nbytes: None,
     ) -> None:
         self.memory = memory
         self.tokens = tokens
         self.selected = selected
+        self.why_full = why_full
         self.refusal: str | None = None
         self._record = record_attention
         self._fits = fits

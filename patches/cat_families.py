@@ -157,6 +157,26 @@ def _pixart_unsupported(model: Any) -> str | None:
     return None
 
 
+def _flux_like(
+    name: str,
+    kind: type,
+    structure: Callable[[Any], TransformerStructure],
+    unsupported: Callable[[Any], str | None],
+) -> Family:
+    """Blocks of two streams, then of one, with rotary positions."""
+    return Family(
+        name,
+        kind,
+        first_block="double_blocks.0",
+        tokens="img",
+        final="final_layer",
+        attentions=lambda model: len(model.double_blocks) + len(model.single_blocks),
+        structure=structure,
+        positions="pe_embedder",
+        unsupported=unsupported,
+    )
+
+
 FAMILIES = (
     Family(
         "SD3",
@@ -180,27 +200,17 @@ FAMILIES = (
         noise=_pixart_noise,
         unsupported=_pixart_unsupported,
     ),
-    Family(
+    _flux_like(
         "Flux",
         comfy.ldm.flux.model.Flux,
-        first_block="double_blocks.0",
-        tokens="img",
-        final="final_layer",
-        attentions=lambda model: len(model.double_blocks) + len(model.single_blocks),
-        structure=_flux_structure,
-        positions="pe_embedder",
-        unsupported=lambda model: "Flux.2 is not supported" if model.params.global_modulation else None,
+        _flux_structure,
+        lambda model: "Flux.2 is not supported" if model.params.global_modulation else None,
     ),
-    Family(
+    _flux_like(
         "Chroma",
         comfy.ldm.chroma.model.Chroma,
-        first_block="double_blocks.0",
-        tokens="img",
-        final="final_layer",
-        attentions=lambda model: len(model.double_blocks) + len(model.single_blocks),
-        structure=_chroma_structure,
-        positions="pe_embedder",
-        unsupported=lambda model: "some of its blocks are left out" if model.skip_mmdit or model.skip_dit else None,
+        _chroma_structure,
+        lambda model: "some of its blocks are left out" if model.skip_mmdit or model.skip_dit else None,
     ),
     Family(
         "AuraFlow",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,9 +11,12 @@ from torch import Tensor
 
 from ..atedm_core.cat import CATSelection, TokenSelector
 from ..atedm_core.cat_schedule import CATSchedule, step_at
+from ..atedm_core.record import Tally
 from ..atedm_core.transformer_cost import TransformerStructure, transformer_flops
 from .cat_families import Family
 from .cat_memory import CallMemory
+from .cat_tally import CATTally
+from .kept_counts import KeptCounts
 
 
 @dataclass(frozen=True)
@@ -24,18 +26,6 @@ class CATMethod:
     selection: CATSelection
     schedule: CATSchedule
     family: Family
-
-
-@dataclass
-class CATTally:
-    """What a run spent. FLOPs are those of the calls that ran, and of the same calls unpruned."""
-
-    calls: int = 0
-    pruned_calls: int = 0
-    most_bytes: int = 0
-    flops_full: int = 0
-    flops: int = 0
-    passed: Counter[str] = field(default_factory=Counter)
 
 
 class CATRun:
@@ -49,6 +39,8 @@ class CATRun:
         tally: what was done.
         memories: by the uuids of the conditions that were batched in one call.
         disabled: why the rest of the run is full, if so.
+        why_full: why the evaluation under way computes all tokens, once `selected` was asked; empty if it does not.
+        maps: counts the tokens that each step computed, if somebody wants to know.
     """
 
     def __init__(
@@ -61,6 +53,8 @@ class CATRun:
         self.tally = CATTally()
         self.memories: dict[tuple[Hashable, ...], CallMemory] = {}
         self.disabled: str | None = None
+        self.why_full = ""
+        self.maps: KeptCounts | None = None
         self.mask: Tensor | None = None
         self._selector = TokenSelector(method.selection, grid)
         self._positive: list[Hashable] = []
@@ -88,7 +82,11 @@ class CATRun:
     @property
     def step(self) -> int:
         """The step that the evaluation under way belongs to."""
-        return step_at(self._sigma or 0.0, self.sigmas)
+        return self.step_of(self._sigma or 0.0)
+
+    def step_of(self, sigma: float) -> int:
+        """The step that a noise level belongs to."""
+        return step_at(sigma, self.sigmas)
 
     def begin(self, sigma: float, positive: list[Hashable]) -> None:
         """A new evaluation at a noise level, whose positive conditions have these uuids.
@@ -123,14 +121,28 @@ class CATRun:
             self._signals_sigma = self._sigma
         self.tally.most_bytes = max(self.tally.most_bytes, self.nbytes())
 
-    def spend(self, samples: int, text_tokens: int, structure: TransformerStructure, *, pruned: bool) -> None:
-        """Count a call of the model for so many samples."""
+    def spend(
+        self,
+        uuids: tuple[Hashable, ...],
+        samples: int,
+        text_tokens: int,
+        structure: TransformerStructure,
+        whole_because: str | None,
+    ) -> None:
+        """Count a call of the model.
+
+        Args:
+            uuids: of its conditions.
+            samples: inputs of the model in it.
+            text_tokens: of one of them.
+            structure: of the model.
+            whole_because: why it computes all tokens; `None` for a pruned one.
+        """
+        kept = self.method.selection.kept(self.tokens) if whole_because is None else self.tokens
         full = transformer_flops(structure, self.tokens, text_tokens)
-        kept = self.method.selection.kept(self.tokens) if pruned else None
-        self.tally.calls += 1
-        self.tally.pruned_calls += pruned
-        self.tally.flops_full += samples * full
-        self.tally.flops += samples * (transformer_flops(structure, self.tokens, text_tokens, kept) if pruned else full)
+        flops = transformer_flops(structure, self.tokens, text_tokens, kept)
+        one = Tally(1, int(whole_because is None), self.tokens, kept, full, flops)
+        self.tally.add(self._sigma or 0.0, self.step, uuids, samples, text_tokens, one, whole_because)
 
     def drop(self, uuids: tuple[Hashable, ...]) -> None:
         """Forget what is kept for any of these conditions."""
@@ -148,6 +160,7 @@ class CATRun:
 
     def reset(self) -> None:
         """Free everything that takes memory. The tally stays."""
+        self.maps = None
         self.memories.clear()
         self._signals.clear()
         self._selector.reset()
@@ -178,12 +191,16 @@ class CATRun:
 
     def _decide(self) -> Tensor | None:
         released = self._released()
-        if self.disabled is not None or self.method.schedule.is_full(self.step, self.steps) or not self._selector.ready:
+        self.why_full = self.disabled or self.method.schedule.why_full(self.step, self.steps) or ""
+        if not self.why_full and not self._selector.ready:
+            self.why_full = "two full evaluations have to come first"
+        if self.why_full:
             return None
         if released is None and self._selected is not None and self._selected_sigma == self._sigma:
             return self._selected
         keep = self.method.selection.kept(self.tokens)
         if released is not None and int(released.sum(dim=1).amax()) > keep:
+            self.why_full = "the mask set more tokens free than a step computes"
             return None
         self._selected_sigma = self._sigma
         return self._selector.choose(released)

@@ -9,11 +9,10 @@ def summarize(run: CATRun, finished: bool) -> str:
     """Calls pruned, tokens kept, FLOPs saved, memory used, and what was left alone."""
     tally = run.tally
     keep = run.method.selection.kept(run.tokens)
-    saved = 1.0 - tally.flops / tally.flops_full if tally.flops_full else 0.0
     parts = [
         f"CAT Pruning: pruned {tally.pruned_calls} of {tally.calls} model calls to {keep / run.tokens:.1%} of "
         f"{run.tokens} image tokens",
-        f"saved {saved:.1%} of the transformer's FLOPs",
+        f"saved {tally.spent.saved_share:.1%} of the transformer's FLOPs",
         f"{run.steps} steps",
         f"{tally.most_bytes / 2**30:.2f} GiB of keys and values kept",
     ]

@@ -10,7 +10,6 @@ from collections import deque
 from dataclasses import dataclass
 
 from ..atedm_core.record import RunRecord
-from .run import Method
 from .workflow import contains, running_node, signature, upstream
 
 MOST = 16
@@ -21,9 +20,9 @@ REPORT_NODE = "ATEDMReport"
 
 @dataclass(frozen=True)
 class Finished:
-    """A run: the method object of the AT-EDM Apply that it went through, and the signature of its sampler node."""
+    """A run: the method object of the node that patched its model, and the signature of its sampler node."""
 
-    method: Method
+    method: object
     sampler: str | None
     record: RunRecord
 
@@ -37,13 +36,13 @@ def report_is_wanted() -> bool:
     return running is not None and contains(running[0], REPORT_NODE)
 
 
-def keep_record(method: Method, record: RunRecord) -> None:
+def keep_record(method: object, record: RunRecord) -> None:
     """Keep the record of the run that has just ended."""
     running = running_node()
     _finished.append(Finished(method, signature(*running) if running is not None else None, record))
 
 
-def find_record(method: Method, result_input: str) -> tuple[RunRecord | None, bool]:
+def find_record(method: object, result_input: str) -> tuple[RunRecord | None, bool]:
     """The run of a patched model that made what is connected to an input of the node that is running.
 
     Args:
@@ -66,16 +65,10 @@ def find_record(method: Method, result_input: str) -> tuple[RunRecord | None, bo
     return (own[0], running is None) if own else (None, False)
 
 
-def find_whole_run(method: Method, record: RunRecord) -> RunRecord | None:
+def find_whole_run(record: RunRecord) -> RunRecord | None:
     """The last run of a model of the same structure that did the same work and pruned nothing."""
-    return next(
-        (
-            run.record
-            for run in reversed(_finished)
-            if run.method.structure == method.structure and not run.record.pruned and record.is_like(run.record)
-        ),
-        None,
-    )
+    others = (run.record for run in reversed(_finished) if not run.record.pruned)
+    return next((other for other in others if record.is_like(other)), None)
 
 
 def forget_all() -> None:

@@ -7,37 +7,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..atedm_core.cost import unet_flops
 from ..atedm_core.dsap import DSAPSchedule
-from ..atedm_core.record import PlaceRecord, RunRecord, Tally
+from ..atedm_core.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
 from ..atedm_core.unet import LEVEL_NAMES, AttentionBlock, UNetStructure
+from .kept_counts import KeptCounts, note_on_samples
 from .run import PruneEvent, PruneRun
 
-MAPPED_SAMPLES = 4
-"""Pictures of a batch, from the first on, whose token maps are recorded."""
-
-_METHOD = "AT-EDM"
-
-
-@dataclass
-class _Counts:
-    kept: Tensor
-    conditions: int = 0
+_WORDING = Wording("AT-EDM", place="block", kept="kept", part="attention block", unpruned="prune_ratio 0")
 
 
 @dataclass
 class MapRecorder:
-    """Counts in how many model calls each token was kept; one small addition per pruned block, on the model's device.
+    """Counts in how many model calls each block kept each token.
 
     Only model calls on the whole picture are counted: a call on a part of it has a token grid of its own.
     """
 
     structure: UNetStructure
     latent: tuple[int, int]
-    _counts: dict[tuple[str, torch.device], _Counts] = field(default_factory=dict)
+    _counts: KeptCounts = field(default_factory=KeptCounts)
     _parts: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -47,35 +38,20 @@ class MapRecorder:
 
     def pruned(self, event: PruneEvent) -> None:
         """Count what one block kept in one model call."""
-        keep = event.subset.keep_index
-        conditions = len(event.uuids)
-        samples = min(keep.shape[0] // conditions, MAPPED_SAMPLES)
-        with self._lock:
-            if event.grid != self.structure.grid(event.block.level, self.latent):
+        if event.grid != self.structure.grid(event.block.level, self.latent):
+            with self._lock:
                 self._parts += 1
-                return
-            found = self._counts.setdefault(
-                (event.block.name, keep.device),
-                _Counts(torch.zeros(samples, event.subset.total, dtype=torch.int32, device=keep.device)),
-            )
-            if found.kept.shape[0] == samples:
-                index = keep.unflatten(0, (conditions, -1))[:, :samples].transpose(0, 1).flatten(1)
-                found.kept.scatter_add_(1, index, torch.ones_like(index, dtype=torch.int32))
-                found.conditions += conditions
+            return
+        self._counts.add(event.block.name, event.subset.keep_index, event.subset.total, len(event.uuids))
 
     def finished(self, run: PruneRun, steps: int) -> None:
         """Nothing to do: the run's record asks for the maps."""
 
     def shares(self, block: AttentionBlock, spent: Tally, grid: tuple[int, int]) -> Tensor | None:
         """`[S, height, width]` share of calls in which each token was computed; `None` where nothing was pruned."""
-        found = [counts for (name, _), counts in self._counts.items() if name == block.name]
-        if not found:
-            return None
-        kept = sum((counts.kept.cpu() for counts in found[1:]), found[0].kept.cpu())
-        seen = sum(counts.conditions for counts in found)
         # in calls that pruned nothing every token was computed; which of them ran on parts of the picture is not known
         whole = spent.calls - spent.pruned_calls if self._parts == 0 else 0
-        return ((kept + whole) / (seen + whole)).float().unflatten(1, grid)
+        return self._counts.shares(block.name, whole, grid)
 
     @property
     def parts(self) -> int:
@@ -102,13 +78,14 @@ def record_of(
         samples: pictures in the batch.
         latent: (height, width) of the latent.
         planned: share of attention block FLOPs that the schedule was expected to save.
-        work: from `work_of`.
+        work: from `sampling.work_of`.
         maps: what was recorded, if anything.
     """
     structure = run.method.structure
     places = tuple(_place(run, block, latent, maps) for block in structure.blocks)
     return RunRecord(
-        method=_METHOD,
+        wording=_WORDING,
+        model=structure,
         settings=_settings(run),
         steps=steps,
         seconds=seconds,
@@ -121,24 +98,6 @@ def record_of(
         work=work,
         maps_asked=maps is not None,
         notes=_notes(samples, maps),
-    )
-
-
-def work_of(guider: Any, sampler: Any) -> tuple[str, ...]:
-    """What decides how long a step takes besides the model and the picture's size.
-
-    Args:
-        guider: of the run.
-        sampler: of the run.
-    """
-    function = getattr(sampler, "sampler_function", sampler)
-    conditions = {name: len(given) for name, given in getattr(guider, "conds", {}).items()}
-    wrappers = guider.model_options.get("transformer_options", {}).get("wrappers", {})
-    return (
-        f"sampler {getattr(function, '__name__', type(function).__name__)}",
-        f"cfg {getattr(guider, 'cfg', None)}",
-        f"conditions {sorted(conditions.items())}",
-        f"wrappers {sorted({str(key) for keys in wrappers.values() for key in keys})}",
     )
 
 
@@ -179,7 +138,7 @@ def _settings(run: PruneRun) -> tuple[tuple[str, str], ...]:
     scales = zip(LEVEL_NAMES, schedule.level_scales, strict=False)
     shown |= {f"{name}_level": scale for name, scale in scales if scale != 1.0}
     shown |= vars(settings)
-    return tuple((name, f"{value:g}" if isinstance(value, float) else str(value)) for name, value in shown.items())
+    return shown_settings(shown)
 
 
 def _other_flops(run: PruneRun, latent: tuple[int, int]) -> int:
@@ -193,9 +152,7 @@ def _other_flops(run: PruneRun, latent: tuple[int, int]) -> int:
 
 
 def _notes(samples: int, maps: MapRecorder | None) -> tuple[str, ...]:
-    notes = []
-    if maps is not None and samples > MAPPED_SAMPLES:
-        notes.append(f"token maps are recorded for the first {MAPPED_SAMPLES} pictures of a batch")
-    if maps is not None and maps.parts:
-        notes.append(f"{maps.parts} pruned calls on parts of the picture are not in the token maps")
-    return tuple(notes)
+    if maps is None:
+        return ()
+    parts = (f"{maps.parts} pruned calls on parts of the picture are not in the token maps",) if maps.parts else ()
+    return (*note_on_samples(samples), *parts)

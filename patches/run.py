@@ -65,14 +65,12 @@ class PruneRun:
         percent_to_sigma: of the model's sampling.
         tallies: by (condition uuid, block name).
         timeline: by (progress, block name).
-        began: when the sampling loop began, by `time.perf_counter`; loading the model comes before it.
     """
 
     method: Method
     percent_to_sigma: Callable[[float], float]
     tallies: dict[tuple[Hashable, str], Tally] = field(default_factory=dict)
     timeline: dict[tuple[float, str], Tally] = field(default_factory=dict)
-    began: float | None = None
     _progress: dict[float, float] = field(default_factory=dict)
     # Several devices may each run a part of the conditions, one thread per device.
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -159,7 +157,6 @@ class PruneRun:
         self.memory.reset()
         self.updates.reset()
         self._progress.clear()
-        self.began = None
 
 
 def tally(block: AttentionBlock, samples: int, tokens: int, kept: int, context_tokens: int, **on_grid: Any) -> Tally:

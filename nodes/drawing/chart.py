@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...atedm_core.record import PlaceRecord, RunRecord, Tally, over_progress
+from ...atedm_core.record import PlaceRecord, RunRecord, Tally, Wording, over_progress
 from .canvas import ACCENT, FILL, INK, MUTED, PAPER, RULE, SERIES, Color, Point, Sheet, text_width
 
 _WIDTH = 1278
@@ -16,10 +16,11 @@ _ROW = 22
 _GROUP = 30
 _PLOT_WIDTH = 560
 _LEAST_PLOT = 270
+_MOST_PLOT = 480
 _RIGHT = _MARGIN + _PLOT_WIDTH + 96
-_BAR = 260
+_BAR = 246
 _SAVED_BAR = 198
-_NAME = 82
+_NAME = 96
 _SAVED_AT = _RIGHT + _NAME + _BAR + 26
 
 Timeline = Sequence[tuple[float, Tally]]
@@ -32,36 +33,35 @@ def draw_chart(record: RunRecord, whole: RunRecord | None) -> np.ndarray:
         record: of a run.
         whole: the same work with nothing pruned, for the measured speed-up.
     """
-    groups = record.groups()
+    groups = record.rows()
     rows = sum(_GROUP + _ROW * len(places) for _, places in groups)
     height = _TOP + max(rows + 26, _LEAST_PLOT + 96) + 10
     sheet = Sheet(_WIDTH, height)
-    sheet.text((_MARGIN, 24), f"{record.method}: what this run did", 24, bold=True)
+    sheet.text((_MARGIN, 24), f"{record.wording.method}: what this run did", 24, bold=True)
     _draw_figures(sheet, record, whole)
     colors = {name: SERIES[i % len(SERIES)] for i, (name, _) in enumerate(groups)}
-    _draw_plot(sheet, record, colors, height - _TOP - 106)
-    _draw_bars(sheet, groups, colors)
+    _draw_plot(sheet, record, colors, min(height - _TOP - 106, _MOST_PLOT))
+    _draw_bars(sheet, record.wording, groups, colors)
     return sheet.pixels()
 
 
 def _draw_figures(sheet: Sheet, record: RunRecord, whole: RunRecord | None) -> None:
     """The run in a row of numbers."""
-    spent = record.spent
-    figures = [
-        (f"{spent.kept_share:.1%}", "of tokens kept"),
-        (f"{spent.saved_share:.1%}", "of attention block FLOPs saved"),
-        (f"{record.model_saved_share:.1%}", "of the model's FLOPs saved"),
-        (f"{record.seconds_per_step:.3g} s", f"a step, {record.steps} steps"),
-    ]
+    spent, wording = record.spent, record.wording
+    shares = [(f"{spent.kept_share:.1%}", f"of tokens {wording.kept}")]
+    if wording.part:
+        shares.append((f"{spent.saved_share:.1%}", f"of {wording.part} FLOPs saved"))
+    shares.append((f"{record.model_saved_share:.1%}", "of the model's FLOPs saved"))
+    figures = [*shares, (f"{record.seconds_per_step:.3g} s", f"a step, {record.steps} steps")]
     if whole is not None and record.seconds:
         speed = whole.seconds_per_step / record.seconds_per_step
-        figures.append((f"{speed:.2f}x", "as fast as with prune_ratio 0"))
+        figures.append((f"{speed:.2f}x", f"as fast as with {wording.unpruned}"))
     elif record.pruned:
         figures.append((f"{record.ideal_speed_up:.2f}x", "as fast, by its FLOPs"))
     step = (_WIDTH - 2 * _MARGIN) / len(figures)
     for i, (figure, what) in enumerate(figures):
         x = _MARGIN + i * step
-        sheet.text((x, 68), figure, 26, SERIES[0] if i < 3 else INK, bold=True)
+        sheet.text((x, 68), figure, 26, SERIES[0] if i < len(shares) else INK, bold=True)
         sheet.text((x, 104), what, 13, MUTED)
     sheet.line([(_MARGIN, 136), (_WIDTH - _MARGIN, 136)], RULE)
 
@@ -83,12 +83,14 @@ def _draw_plot(sheet: Sheet, record: RunRecord, colors: dict[str, Color], height
     sheet.text(
         (left + width / 2, top + height + 26), "sampling progress (0 % is the most noise)", 12, MUTED, anchor="ma"
     )
-    legend = [(f"{name}, tokens kept", color) for name, color in colors.items()]
+    what = f"tokens {record.wording.kept}"
+    legend = [(f"{name}, {what}" if len(colors) > 1 else what, color) for name, color in colors.items()]
     for name, places in record.groups():
         _draw_series(sheet, [place(at, tally.kept_share) for at, tally in over_progress(places)], colors[name])
+    saved_name = f"{record.wording.place} FLOPs saved" if record.wording.part else "FLOPs saved"
     saved = [place(at, tally.saved_share) for at, tally in over_progress(record.places)]
     _draw_series(sheet, saved, ACCENT)
-    _draw_legend(sheet, [*legend, ("block FLOPs saved", ACCENT)], left, top + height + 50, left + width)
+    _draw_legend(sheet, [*legend, (saved_name, ACCENT)], left, top + height + 50, left + width)
 
 
 def _draw_series(sheet: Sheet, points: list[Point], color: Color) -> None:
@@ -110,9 +112,11 @@ def _draw_legend(sheet: Sheet, entries: list[tuple[str, Color]], x: float, y: fl
         x += needed + 18
 
 
-def _draw_bars(sheet: Sheet, groups: tuple[tuple[str, tuple[PlaceRecord, ...]], ...], colors: dict[str, Color]) -> None:
-    sheet.text((_RIGHT, 150), "By block", 15, bold=True)
-    sheet.text((_RIGHT + _NAME, 153), "tokens kept", 12, MUTED)
+def _draw_bars(
+    sheet: Sheet, wording: Wording, groups: tuple[tuple[str, tuple[PlaceRecord, ...]], ...], colors: dict[str, Color]
+) -> None:
+    sheet.text((_RIGHT, 150), f"By {wording.place}", 15, bold=True)
+    sheet.text((_RIGHT + _NAME, 153), f"tokens {wording.kept}", 12, MUTED)
     sheet.text((_SAVED_AT, 153), "FLOPs saved", 12, MUTED)
     y = float(_TOP)
     for name, places in groups:

@@ -12,6 +12,7 @@ _GAP = 14
 _TILE = 192
 _LONGEST = 288
 _COLUMNS = 6
+_MOST_TILES = 48
 _LABEL = 38
 _HEADING = 34
 _TOP = 94
@@ -29,9 +30,8 @@ def draw_maps(record: RunRecord, sample: int, picture: Pixels | None) -> Pixels:
         picture: `[h, w, 3]` of 0 to 1, or `None` for plain maps.
     """
     tile = _tile_size(record.latent)
-    rows = [
-        (name, places[i : i + _COLUMNS]) for name, places in record.groups() for i in range(0, len(places), _COLUMNS)
-    ]
+    groups = [(name, _shown(record, places)) for name, places in record.groups()]
+    rows = [(name, places[i : i + _COLUMNS]) for name, places in groups for i in range(0, len(places), _COLUMNS)]
     first = [name for name, _ in rows]
     headings = [i == 0 or first[i - 1] != name for i, name in enumerate(first)]
     row_height = tile[1] + _LABEL
@@ -55,6 +55,14 @@ def draw_maps(record: RunRecord, sample: int, picture: Pixels | None) -> Pixels:
     return sheet.pixels()
 
 
+def _shown(record: RunRecord, places: tuple[PlaceRecord, ...]) -> tuple[PlaceRecord, ...]:
+    """The places of a group that get a tile: all; of a sequence, which may be long, those that left tokens out."""
+    if not record.wording.in_sequence:
+        return places
+    pruned = tuple(place for place in places if place.kept_share is not None)
+    return pruned[:: -(-len(pruned) // _MOST_TILES)] if pruned else ()
+
+
 def _tile_size(latent: tuple[int, int]) -> tuple[int, int]:
     height, width = latent
     return _TILE, max(40, min(_LONGEST, round(_TILE * height / width)))
@@ -64,7 +72,7 @@ def _share(place: PlaceRecord, sample: int) -> Pixels:
     """`[h, w]` of 0 to 1; all ones where nothing was left out."""
     if place.kept_share is None:
         return np.ones(place.grid, np.float32)
-    return place.kept_share[min(sample, len(place.kept_share) - 1)].numpy()
+    return place.kept_share[min(sample, len(place.kept_share) - 1)].float().numpy()
 
 
 def _in_gray(picture: Pixels | None, tile: tuple[int, int]) -> Pixels | None:
@@ -83,9 +91,9 @@ def _tinted(share: Pixels, gray: Pixels | None, tile: tuple[int, int]) -> Pixels
 
 
 def _draw_title(sheet: Sheet, record: RunRecord, width: int) -> None:
-    sheet.text((_MARGIN, 24), "Tokens kept", 24, bold=True)
+    sheet.text((_MARGIN, 24), f"Tokens {record.wording.kept}", 24, bold=True)
     spent = record.spent
-    what = f"{record.method} · {spent.kept_share:.1%} of tokens computed · {record.steps} steps"
+    what = f"{record.wording.method} · {spent.kept_share:.1%} of tokens computed · {record.steps} steps"
     sheet.text((_MARGIN, 56), what, 14, MUTED)
     bar = 220
     x, y = width - _MARGIN - bar, 34
@@ -104,7 +112,12 @@ def _draw_overview(
         sheet.picture((x, _TOP), tile, picture)
         sheet.text((x, _TOP + tile[1] + 8), "picture", 13, INK, bold=True)
         x += tile[0] + _GAP
-    named = [("all blocks", record.places), *record.groups()]
+    named = [(f"all {record.wording.place}s", record.places)]
+    if record.wording.in_sequence:
+        pruned = tuple(place for place in record.places if place.kept_share is not None)
+        named += [(f"pruned {record.wording.place}s", pruned)] if pruned else []
+    else:
+        named += record.groups()
     for name, places in named:
         mean = _mean_share(places, sample)
         sheet.picture((x, _TOP), tile, _tinted(mean, gray, tile), smooth=False)

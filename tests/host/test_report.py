@@ -192,11 +192,11 @@ def test_ratio_zero_is_reported_and_compared_with(host: InProcessHost) -> None:
     assert "x measured" not in text_of(host.run(two_calls_a_step, executor))
 
 
-def test_a_model_without_at_edm_is_told_so(host: InProcessHost) -> None:
+def test_a_model_that_is_not_pruned_is_told_so(host: InProcessHost) -> None:
     found = graph(report="latent")
     found["report"]["inputs"]["model"] = ["load", 0]
     run = host.run(found)
-    assert text_of(run).startswith("No AT-EDM on this model")
+    assert text_of(run).startswith("This model is not pruned")
     assert len(run.outputs["report"]["images"]) == 1
 
 

@@ -198,7 +198,7 @@ def svd(seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
     return _unet("SVD_img2vid", "SVD_img2vid", settings, seed, dtype)
 
 
-def sd3(depth: int = 2, context: int = 4096, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+def sd3(depth: int = 2, context: int = 4096, seed: int = 0, dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
     """SD3: `depth` joint transformer blocks with `depth` heads of 64, patches of 2, flow sampling."""
     import comfy.supported_models
 
@@ -217,8 +217,21 @@ def sd3(depth: int = 2, context: int = 4096, seed: int = 0, dtype: torch.dtype =
         "num_patches": side * side,
         "qk_norm": None,
         "context_embedder_config": embedder,
+        **settings,
     }
     return _patcher(comfy.supported_models.SD3(settings), "SD3", seed, dtype)
+
+
+FLUX_BLOCKS: dict[str, Any] = {
+    "patch_size": 2,
+    "hidden_size": 128,
+    "mlp_ratio": 4.0,
+    "num_heads": 1,
+    "axes_dim": [16, 56, 56],
+    "theta": 10000,
+    "qkv_bias": True,
+    "txt_ids_dims": [],
+}
 
 
 def flux(depth: int = 1, depth_single: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
@@ -226,22 +239,15 @@ def flux(depth: int = 1, depth_single: int = 2, seed: int = 0, dtype: torch.dtyp
     import comfy.supported_models
 
     settings = {
+        **FLUX_BLOCKS,
         "image_model": "flux",
         "in_channels": 16,
         "out_channels": 16,
-        "patch_size": 2,
         "vec_in_dim": 768,
         "context_in_dim": 4096,
-        "hidden_size": 128,
-        "mlp_ratio": 4.0,
-        "num_heads": 1,
         "depth": depth,
         "depth_single_blocks": depth_single,
-        "axes_dim": [16, 56, 56],
-        "theta": 10000,
-        "qkv_bias": True,
         "guidance_embed": True,
-        "txt_ids_dims": [],
     }
     return _patcher(comfy.supported_models.Flux(settings), "Flux", seed, dtype)
 
@@ -277,14 +283,20 @@ def controlnet(model: Any, seed: int = 6) -> Any:
 
 
 CLIP_WIDTHS = (64, 128)  # of the two tiny text encoders
+T5_WIDTH = 32
 
 
 def clip(kind: str = "sdxl", seed: int = 0) -> Any:
-    """A CLIP: the real tokenizers with tiny random text encoders (`sdxl`: both; `sd15`: the first)."""
+    """A CLIP: the real tokenizers with tiny random text encoders.
+
+    `sdxl` and `sd3` have both, `sd15` the first; `pixart` has a T5, whose length follows the prompt's.
+    """
     import comfy.sd
     import comfy.sd1_clip
     import comfy.sdxl_clip
     import comfy.supported_models_base
+    import comfy.text_encoders.pixart_t5
+    import comfy.text_encoders.sd3_clip
 
     def encoder(width: int) -> dict[str, int]:
         return {
@@ -298,8 +310,14 @@ def clip(kind: str = "sdxl", seed: int = 0) -> Any:
     classes = {
         "sdxl": (comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLClipModel),
         "sd15": (comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel),
+        "sd3": (comfy.text_encoders.sd3_clip.SD3Tokenizer, comfy.text_encoders.sd3_clip.sd3_clip(t5=False)),
+        "pixart": (comfy.text_encoders.pixart_t5.PixArtTokenizer, comfy.text_encoders.pixart_t5.pixart_te()),
     }
-    options = {"clip_l_model_config": encoder(CLIP_WIDTHS[0]), "clip_g_model_config": encoder(CLIP_WIDTHS[1])}
+    options = {
+        "clip_l_model_config": encoder(CLIP_WIDTHS[0]),
+        "clip_g_model_config": encoder(CLIP_WIDTHS[1]),
+        "t5xxl_model_config": {"d_model": T5_WIDTH, "d_ff": 64, "d_kv": 16, "num_heads": 2, "num_layers": 2},
+    }
     wrapped = comfy.sd.CLIP(comfy.supported_models_base.ClipTarget(*classes[kind]), model_options=options)
     fill_with_noise(wrapped.cond_stage_model, seed)
     return wrapped
@@ -316,11 +334,7 @@ def _sd15_checkpoint(seed: int) -> tuple[Any, Any, Any]:
 
 
 CHECKPOINTS: dict[str, Callable[[int], tuple[Any, Any, Any]]] = {"sdxl": _sdxl_checkpoint, "sd15": _sd15_checkpoint}
-
-
-def checkpoint(kind: str = "sdxl", seed: int = 0) -> tuple[Any, Any, Any]:
-    """(MODEL, CLIP, VAE) that fit together, as CheckpointLoaderSimple returns them."""
-    return CHECKPOINTS[kind](seed)
+"""(MODEL, CLIP, VAE) that fit together, as CheckpointLoaderSimple returns them, by kind, for a seed."""
 
 
 @dataclass(frozen=True)

@@ -11,44 +11,21 @@ import torch
 from sample_tiny import cond, ksample
 
 DTYPE = torch.float32
-SIDE = 64  # of the table of positions
-
-
-def _sd3(depth: int, seed: int, dtype: torch.dtype, **settings: Any) -> Any:
-    import comfy.supported_models
-
-    embedder = {"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 64 * depth}}
-    given = {
-        "in_channels": 16,
-        "out_channels": 16,
-        "input_size": None,
-        "patch_size": 2,
-        "depth": depth,
-        "num_blocks": depth,
-        "adm_in_channels": 2048,
-        "pos_embed_scaling_factor": None,
-        "pos_embed_max_size": SIDE,
-        "num_patches": SIDE * SIDE,
-        "qk_norm": None,
-        "context_embedder_config": embedder,
-        **settings,
-    }
-    return tiny_models._patcher(comfy.supported_models.SD3(given), "SD3", seed, dtype)
 
 
 def sd3(seed: int = 0, dtype: torch.dtype = DTYPE, depth: int = 2) -> Any:
     """SD3-medium's structure: `depth` blocks of `depth` heads, 24 in life."""
-    return _sd3(depth, seed, dtype)
+    return tiny_models.sd3(depth, seed=seed, dtype=dtype)
 
 
 def sd35_medium(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
     """SD3.5-medium's: normed queries and keys, and an attention of the image alone in the first blocks."""
-    return _sd3(3, seed, dtype, qk_norm="rms", x_block_self_attn_layers=[0, 1])
+    return tiny_models.sd3(3, seed=seed, dtype=dtype, qk_norm="rms", x_block_self_attn_layers=[0, 1])
 
 
 def sd35_large(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
     """SD3.5-large's: normed queries and keys."""
-    return _sd3(3, seed, dtype, qk_norm="rms")
+    return tiny_models.sd3(3, seed=seed, dtype=dtype, qk_norm="rms")
 
 
 def _pixart(config_class: str, seed: int, dtype: torch.dtype, **settings: Any) -> Any:
@@ -79,23 +56,16 @@ def chroma(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
     import comfy.supported_models
 
     settings = {
+        **tiny_models.FLUX_BLOCKS,
         "in_channels": 64,
         "out_channels": 64,
-        "patch_size": 2,
         "context_in_dim": 64,
-        "hidden_size": 128,
-        "mlp_ratio": 4.0,
-        "num_heads": 1,
         "depth": 2,
         "depth_single_blocks": 2,
-        "axes_dim": [16, 56, 56],
-        "theta": 10000,
-        "qkv_bias": True,
         "in_dim": 64,
         "out_dim": 128,
         "hidden_dim": 64,
         "n_layers": 1,
-        "txt_ids_dims": [],
         "vec_in_dim": 0,
     }
     return tiny_models._patcher(comfy.supported_models.Chroma(settings), "Chroma", seed, dtype)
@@ -112,7 +82,7 @@ def auraflow(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
         "n_layers": 4,
         "n_double_layers": 2,
         "n_heads": 2,
-        "max_seq": SIDE * SIDE,
+        "max_seq": 64 * 64,
     }
     return tiny_models._patcher(comfy.supported_models.AuraFlow(settings), "AuraFlow", seed, dtype)
 
@@ -129,6 +99,20 @@ def qwen_image(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
         "joint_attention_dim": 64,
     }
     return tiny_models._patcher(comfy.supported_models.QwenImage(settings), "QwenImage", seed, dtype)
+
+
+def _sd3_checkpoint(seed: int) -> tuple[Any, Any, Any]:
+    model = tiny_models.sd3(adm_in_channels=sum(tiny_models.CLIP_WIDTHS), seed=seed)
+    return model, tiny_models.clip("sd3", seed), tiny_models.vae(16, seed)
+
+
+def _pixart_checkpoint(seed: int) -> tuple[Any, Any, Any]:
+    model = pixart_sigma(seed, caption_channels=tiny_models.T5_WIDTH)
+    return model, tiny_models.clip("pixart", seed), tiny_models.vae(seed=seed)
+
+
+CHECKPOINTS = {"sd3": _sd3_checkpoint, "pixart": _pixart_checkpoint}
+"""(MODEL, CLIP, VAE) that fit together, by kind, for a seed."""
 
 
 @dataclass(frozen=True)

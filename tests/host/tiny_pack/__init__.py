@@ -10,6 +10,9 @@ from comfy_api.latest import ComfyExtension, io
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 import tiny_models
+import tiny_transformers
+
+CHECKPOINTS = {**tiny_models.CHECKPOINTS, **tiny_transformers.CHECKPOINTS}
 
 
 class TinyCheckpoint(io.ComfyNode):
@@ -19,7 +22,7 @@ class TinyCheckpoint(io.ComfyNode):
             node_id="TinyCheckpoint",
             category="test",
             inputs=[
-                io.Combo.Input("kind", options=sorted(tiny_models.CHECKPOINTS)),
+                io.Combo.Input("kind", options=sorted(CHECKPOINTS)),
                 io.Int.Input("seed", default=0, min=0, max=2**31),
             ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
@@ -27,7 +30,7 @@ class TinyCheckpoint(io.ComfyNode):
 
     @classmethod
     def execute(cls, kind: str, seed: int) -> io.NodeOutput:
-        return io.NodeOutput(*tiny_models.checkpoint(kind, seed))
+        return io.NodeOutput(*CHECKPOINTS[kind](seed))
 
 
 class TinyControlNet(io.ComfyNode):

@@ -1,0 +1,96 @@
+"""What stays of a run under CAT Pruning when it has ended: its record, step by step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from ..atedm_core.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
+from ..atedm_core.transformer_cost import TransformerStructure, run_flops
+from .cat_run import CATRun
+from .kept_counts import note_on_samples
+from .progress import progress_of
+
+_WORDING = Wording("CAT Pruning", place="step", kept="computed", part="", unpruned="keep_ratio 1", in_sequence=True)
+_GROUP = "steps"
+_NOBODY_ASKED = "the model was not asked: another node answered, or the sampler did without"
+
+
+def record_of(
+    run: CATRun,
+    structure: TransformerStructure,
+    seconds: float,
+    percent_to_sigma: Callable[[float], float],
+    work: tuple[str, ...],
+    nothing_because: str | None,
+) -> RunRecord:
+    """The record of a run that has ended, before it forgets what it did.
+
+    Args:
+        run: that has ended.
+        structure: of its model.
+        seconds: the sampling loop took.
+        percent_to_sigma: of the model's sampling.
+        work: from `sampling.work_of`.
+        nothing_because: why nothing was even tried, if so.
+    """
+    maps = run.maps
+    return RunRecord(
+        wording=_WORDING,
+        model=(run.method.family.name, structure),
+        settings=shown_settings(vars(run.method.selection) | vars(run.method.schedule)),
+        steps=run.steps,
+        seconds=seconds,
+        samples=run.latent[0],
+        conditions=len(run.tally.conditions),
+        latent=(run.latent[-2], run.latent[-1]),
+        places=() if nothing_because is not None else _places(run, percent_to_sigma),
+        planned=_planned_saving(run, structure) if run.tally.timeline else None,
+        work=work,
+        maps_asked=maps is not None,
+        details=_details(run) if run.tally.timeline else (),
+        notes=_notes(run, nothing_because),
+    )
+
+
+def _places(run: CATRun, percent_to_sigma: Callable[[float], float]) -> tuple[PlaceRecord, ...]:
+    timelines: list[list[tuple[float, Tally]]] = [[] for _ in range(run.steps)]
+    for sigma, spent in sorted(run.tally.timeline.items(), reverse=True):
+        timelines[run.step_of(sigma)].append((progress_of(sigma, percent_to_sigma, 0.0), spent))
+    return tuple(_place(run, step, tuple(timeline)) for step, timeline in enumerate(timelines))
+
+
+def _place(run: CATRun, step: int, timeline: tuple[tuple[float, Tally], ...]) -> PlaceRecord:
+    spent = sum((tally for _, tally in timeline), Tally())
+    whole = spent.calls - spent.pruned_calls
+    because = ", ".join(run.tally.whole_because.get(step, ())) if timeline else _NOBODY_ASKED
+    shares = None if run.maps is None else run.maps.shares(step, whole, run.grid)
+    # mostly 0 or 1, and there is a map for every step: half the bytes are exact enough
+    kept_share = None if shares is None else shares.half()
+    return PlaceRecord(f"step {step + 1}", _GROUP, run.grid, timeline, because, kept_share)
+
+
+def _planned_saving(run: CATRun, structure: TransformerStructure) -> float:
+    """The share of FLOPs that the settings save where each step is one call and nothing stands against pruning it."""
+    text = round(run.tally.text_tokens / run.tally.samples)
+    method = run.method
+    full = run_flops(structure, run.tokens, text, run.steps)
+    return 1.0 - run_flops(structure, run.tokens, text, run.steps, method.selection, method.schedule) / full
+
+
+def _details(run: CATRun) -> tuple[tuple[str, str], ...]:
+    schedule = run.method.schedule
+    reasons = Counter(why for step in range(run.steps) if (why := schedule.why_full(step, run.steps)) is not None)
+    keep = run.method.selection.kept(run.tokens)
+    pruned = f"{schedule.pruned_steps(run.steps)} of {run.steps} to be pruned to {keep} of {run.tokens} tokens"
+    planned = ", ".join([pruned, *(f"{count} in full {why}" for why, count in reasons.items())])
+    held = f"{run.tally.most_bytes / 2**20:.4g} MiB of keys and values held at most, freed at the end"
+    return (("steps", planned), ("memory", held))
+
+
+def _notes(run: CATRun, nothing_because: str | None) -> tuple[str, ...]:
+    notes = [f"nothing was pruned: {nothing_because}"] if nothing_because is not None else []
+    notes += [f"{count} calls were left as they are because {why}" for why, count in run.tally.passed.items()]
+    if run.disabled is not None:
+        notes.append(f"from some step on nothing was pruned, because {run.disabled}")
+    return (*notes, *(note_on_samples(run.latent[0]) if run.maps is not None else ()))
