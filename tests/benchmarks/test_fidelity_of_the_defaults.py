@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import fidelity
+from benchmarks._fidelity import report
 from benchmarks._fidelity.cases import Case, Pruning, Sampling
 from benchmarks._fidelity.catalogue import BASE, PAPER, by_attention
 from benchmarks._fidelity.store import Spot, Store
@@ -112,3 +114,13 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_drawn(tmp_pa
     done = run(tmp_path / "file", repository)
     assert done.returncode == 1
     assert "cannot be written" in done.stderr
+
+
+def test_results_that_cannot_be_written_are_said_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(report, "FOLDER", tmp_path / "file")
+    monkeypatch.setattr(fidelity.Session, "open", lambda: pytest.fail("the model was loaded"))
+    assert fidelity.main(["--groups", "main", "--out", str(tmp_path / "out")]) == 1
+    assert f"{tmp_path / 'file'} cannot be written" in capsys.readouterr().err
