@@ -53,19 +53,19 @@ def psnr(folder: Path, pruning: Pruning) -> float:
 
 
 def test_the_defaults_stay_near_the_unpruned_pictures(folder: Path) -> None:
-    # measured 51.7 dB; with `copy` in place of `update` it is 46.9
-    assert psnr(folder, Pruning()) > 49.0
+    # measured 53.4 dB; 49.4 with `copy` in place of `update`, 48.3 by the likeness of keys, 47.1 at ratio 0.63
+    assert psnr(folder, Pruning()) > 50.5
 
 
 def test_the_defaults_stay_far_nearer_than_the_papers_recipe(folder: Path) -> None:
-    # measured 21.5 dB
-    assert psnr(folder, Pruning()) - psnr(folder, PAPER) > 18.0
+    # measured 23.2 dB
+    assert psnr(folder, Pruning()) - psnr(folder, PAPER) > 20.0
 
 
 def test_the_defaults_stay_nearer_than_the_controls(folder: Path) -> None:
-    # random tokens measured 9.8 dB further away, the even grid 10.1 dB
-    assert psnr(folder, Pruning()) > psnr(folder, by_attention("random", selection="top-k")) + 6.0
-    assert psnr(folder, Pruning()) > psnr(folder, by_attention("even grid")) + 6.0
+    # random tokens measured 15.2 dB further away, the even grid 16.8 dB
+    assert psnr(folder, Pruning()) > psnr(folder, by_attention("random")) + 10.0
+    assert psnr(folder, Pruning()) > psnr(folder, by_attention("even grid")) + 10.0
 
 
 def test_every_scene_is_still_what_the_unpruned_run_shows(folder: Path) -> None:
@@ -76,8 +76,8 @@ def test_every_scene_is_still_what_the_unpruned_run_shows(folder: Path) -> None:
 
 def test_as_much_is_saved_as_planned(folder: Path) -> None:
     (share,) = {round(one["sdxl_share"], 3) for one in pictures(folder, Case(BASE, Pruning()))}
-    # 6 of 20 steps are early and spare four blocks each; the closed formula gives 64.5 % of SDXL's FLOPs
-    assert share == pytest.approx(0.645, abs=0.001)
+    # the closed formula gives 64.3 %, and 64.1 % for what 0.56 comes to on 256 and 64 tokens
+    assert share == pytest.approx(0.641, abs=0.001)
 
 
 def test_fewer_steps_are_compared_with_the_full_run(folder: Path) -> None:
