@@ -101,7 +101,7 @@ def solve_budget(
         structure: of the model.
         latent: (height, width) of the latent.
         saving: wanted share of FLOPs to save, 0 to less than 1. For an ideal speed-up of x it is 1 - 1/x.
-        schedule: whose ratio is solved for; the paper's by default.
+        schedule: whose ratio is solved for; by default all steps and blocks are pruned alike.
         point: where tokens are dropped.
         context_tokens: text tokens.
 

@@ -73,8 +73,10 @@ def main(arguments: Sequence[str]) -> int:
     worker, workers = (int(number) for number in (options.part or "0/1").split("/"))
     try:
         store = Store(options.out, str(worker))
+        if not options.quick:
+            report.prepare()
     except OSError as error:
-        print(f"\nStopped: {options.out} cannot be written: {error}", file=sys.stderr)
+        print(f"\nStopped: {error.filename or options.out} cannot be written: {error}", file=sys.stderr)
         return 1
     session = Session.open()
     if options.time:

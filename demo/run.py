@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from atedm_core.dsap import DEFAULT_RATIO
 from devtools.commands import link_packs
 from devtools.console import DevError, say
 from devtools.layout import ROOT, STATE, Host, current_host
@@ -52,7 +53,7 @@ class Settings:
 
     prompts: Sequence[str] = PROMPTS
     seed: int = 7
-    ratio: float = 0.63
+    ratio: float = DEFAULT_RATIO
     repeats: int = 5
     sampling: Sampling = field(default_factory=Sampling)
     loader: Loader = field(default_factory=Loader)

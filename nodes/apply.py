@@ -58,7 +58,7 @@ class ATEDMApply(io.ComfyNode):
                 Schedule.Input(
                     "schedule",
                     optional=True,
-                    tooltip="From AT-EDM DSAP Schedule. Left open, the paper's schedule is used.",
+                    tooltip="From AT-EDM DSAP Schedule. Left open, all steps are pruned alike.",
                 ),
                 io.Combo.Input(
                     "selection",

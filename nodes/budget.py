@@ -52,7 +52,10 @@ class ATEDMBudget(io.ComfyNode):
                 Schedule.Input(
                     "schedule",
                     optional=True,
-                    tooltip="The same AT-EDM DSAP Schedule that goes into AT-EDM Apply. Left open, the paper's.",
+                    tooltip=(
+                        "The same AT-EDM DSAP Schedule that goes into AT-EDM Apply. Left open, all steps are pruned "
+                        "alike."
+                    ),
                 ),
                 io.Combo.Input(
                     "prune_from",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..atedm_core.dsap import (
-    DEFAULT_EARLY_PERCENT,
     EARLY_BLOCKS,
     MAX_LEVEL_SCALE,
     MAX_RATIO,
+    PAPER_EARLY_PERCENT,
     RAMPS,
     DSAPSchedule,
     EarlyBlocks,
@@ -52,13 +52,13 @@ class ATEDMSchedule(io.ComfyNode):
             category="model/patch/unet",
             description=(
                 "Denoising-Steps-Aware Pruning for AT-EDM Apply: prune less while the first steps lay out the "
-                "picture. Without this node AT-EDM Apply uses these same defaults, which are the paper's."
+                "picture. Its defaults are the paper's. Without this node AT-EDM Apply prunes all steps alike."
             ),
             search_aliases=["atedm", "at-edm", "dsap", "pruning schedule", "token pruning", "speed"],
             inputs=[
                 io.Float.Input(
                     "early_percent",
-                    default=DEFAULT_EARLY_PERCENT,
+                    default=PAPER_EARLY_PERCENT,  # who adds this node wants an early phase: the paper's, to begin with
                     min=0.0,
                     max=1.0,
                     step=0.01,

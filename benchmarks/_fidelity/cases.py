@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from atedm_core.dsap import DSAPSchedule
+from atedm_core.dsap import PAPER_EARLY_PERCENT, PAPER_RATIO, DSAPSchedule
 from atedm_core.pruning import PruneSettings
 
 from .captions import CaptionSet
@@ -22,7 +22,7 @@ PAPER_SETTINGS = PruneSettings(
     voters="all",
 )
 """The paper's recipe. It iterates until nothing changes, which ten rounds come to."""
-PAPER_SCHEDULE = DSAPSchedule()
+PAPER_SCHEDULE = DSAPSchedule(PAPER_RATIO, PAPER_EARLY_PERCENT, 0.0, "stage ends", "step")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Case:
         """A name for files: equal for cases that do the same, whatever the pack's defaults are today."""
         told: dict[str, Any] = {"sampling": asdict(self.sampling)}
         if self.pruning is not None:
-            told["schedule"] = _told(self.pruning.schedule, DSAPSchedule(prune_ratio=0.63))
+            told["schedule"] = _told(self.pruning.schedule, PAPER_SCHEDULE)
             told["settings"] = _told(self.pruning.settings, PAPER_SETTINGS)
             told["control"] = self.pruning.control
         if self.peer is not None:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from atedm_core.cost import PRUNE_POINTS
-from atedm_core.dsap import DSAPSchedule
+from atedm_core.dsap import PAPER_RATIO, DSAPSchedule
 from atedm_core.pruning import RANKINGS, SELECTIONS, PruneSettings
 from atedm_core.recovery import RECOVERIES, STAND_INS
 
 from .captions import CaptionSet
 from .cases import PAPER_SCHEDULE, PAPER_SETTINGS, Case, Peer, Pruning, Row, Sampling
 from .controls import CONTROLS
-from .flops import planned_share, ratio_for
+from .flops import planned_share, ratio_for, tome_share
 
 DEFAULTS = PruneSettings()
 SCHEDULE = DSAPSchedule()
@@ -28,12 +28,12 @@ NEWER_RECOVERIES = tuple(one for one in RECOVERIES if one not in ("update", "cop
 GWPR = replace(DEFAULTS, ranking="self-attention")
 """The defaults, but for what ranks: page rank over attention, in whose place the controls are put."""
 LEAST_REDUNDANT = Pruning(SCHEDULE, replace(GWPR, selection="top-k"), "least redundant")
-QUARTER_ONLY, HALF_LESS = (1.0, 0.0, 1.0), (1.0, 0.5, 1.0)
+QUARTER_ONLY, HALF_LESS, HALF_A_LITTLE_LESS = (1.0, 0.0, 1.0), (1.0, 0.5, 1.0), (1.0, 0.75, 1.0)
 """Level scales: SDXL's half-resolution level left whole, as the paper's dagger variant does, or pruned half as much."""
-RATIOS = (0.1, 0.25, 0.4, 0.63, 0.8, 0.9)
+RATIOS = (0.1, 0.25, 0.4, 0.56, 0.63, 0.8, 0.9)
 MAP_STEPS = (4, 6, 8, 12, 20, 30, 50)
 MAP_SAMPLERS = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde")
-MAP_RATIOS = (0.1, 0.25, 0.63)
+MAP_RATIOS = (0.1, 0.25, 0.56)
 FEWER = {
     4: (2, 3),
     6: (4, 5),
@@ -59,8 +59,8 @@ class Sizes:
 
 def build(progress: Progress, sizes: Sizes) -> dict[str, list[Row]]:
     """All groups by name, in the order in which they matter."""
-    share = planned_share(Pruning(), progress(BASE))
-    solve = _Solver(share, progress(BASE))
+    steps = progress(BASE)
+    solve = _Solver(planned_share(Pruning(PAPER_SCHEDULE), steps), steps)
     return {
         "main": _main(sizes, solve),
         "selection": _selection(sizes),
@@ -70,7 +70,7 @@ def build(progress: Progress, sizes: Sizes) -> dict[str, list[Row]]:
         "points": _points(sizes, solve),
         "ratio": _ratio(sizes),
         "steps": _steps(sizes),
-        "peers": _peers(sizes),
+        "peers": _peers(sizes, solve),
         "ranking": _ranking(sizes),
         "levels": _levels(sizes, solve),
         "samplers": _samplers(sizes),
@@ -81,7 +81,10 @@ def build(progress: Progress, sizes: Sizes) -> dict[str, list[Row]]:
 
 @dataclass(frozen=True)
 class _Solver:
-    """Finds the ratio at which another setting spends as much of SDXL's FLOPs as the defaults do."""
+    """Finds the ratio at which a setting spends as much of SDXL's FLOPs as the paper's schedule at the paper's ratio.
+
+    The defaults spend as much, to the rounding of their ratio.
+    """
 
     share: float
     progress: list[float]
@@ -92,6 +95,11 @@ class _Solver:
 
         ratio = ratio_for(self.share, at, self.progress)
         return f"{name} (ratio {ratio:.3f})", at(ratio)
+
+    def defaults_at(self, share: float) -> tuple[str, Pruning]:
+        """The defaults at the ratio that spends this share of SDXL's FLOPs."""
+        ratio = ratio_for(share, lambda one: at_ratio(Pruning(), one), self.progress)
+        return f"defaults at {share:.1%} (ratio {ratio:.3f})", at_ratio(Pruning(), ratio)
 
     def reaches(self, pruning: Pruning) -> bool:
         """Whether the highest ratio there is was high enough."""
@@ -126,16 +134,19 @@ def _main(sizes: Sizes, solve: _Solver) -> list[Row]:
         "paper's recipe": PAPER,
         "defaults": Pruning(),
         "G-WPR": by_attention(),
-        "G-WPR, top-k": by_attention(selection="top-k"),
         "random": by_attention("random"),
-        "random, top-k": by_attention("random", selection="top-k"),
         "even grid": by_attention("even grid"),
         "least redundant keys": LEAST_REDUNDANT,
         "copy, stand-in by cosine": with_settings(recovery="copy"),
-        "no schedule": Pruning(replace(SCHEDULE, early_percent=0.0)),
+        "the paper's schedule (ratio 0.63)": Pruning(PAPER_SCHEDULE),
+        "the paper's ratio (0.63)": at_ratio(Pruning(), PAPER_RATIO),
     }
     prunings |= dict(
-        [solve("quarter level only", level_scales=QUARTER_ONLY), solve("half level at 0.5", level_scales=HALF_LESS)]
+        [
+            solve("quarter level only", level_scales=QUARTER_ONLY),
+            solve("half level at 0.5", level_scales=HALF_LESS),
+            solve("half level at 0.75", level_scales=HALF_A_LITTLE_LESS),
+        ]
     )
     prunings |= {f"recovery {one}": with_settings(recovery=one) for one in NEWER_RECOVERIES}
     rows = [_row("main", name, pruning, sizes.main, "confirm") for name, pruning in prunings.items()]
@@ -170,17 +181,17 @@ def _recovery(sizes: Sizes) -> list[Row]:
 
 
 def _temporal(sizes: Sizes, solve: _Solver) -> list[Row]:
-    """Temporal recovery, where the pack has it: its memory wants whole steps early, and turns may need no ranking."""
+    """Temporal recovery, where the pack has it: its memory may want whole steps early, and turns need no ranking."""
     if "temporal" not in RECOVERIES:
         return []
     settings = replace(DEFAULTS, recovery="temporal")
-    found = [("defaults", Pruning()), ("temporal (ratio 0.63)", Pruning(SCHEDULE, settings))]
+    found = [("defaults", Pruning()), ("temporal (ratio 0.56)", Pruning(SCHEDULE, settings))]
     found += [
         ("temporal, top-k", Pruning(SCHEDULE, replace(settings, selection="top-k"))),
         ("temporal, random", by_attention("random", recovery="temporal")),
         ("temporal, G-WPR", by_attention(recovery="temporal")),
         ("temporal, no ranking", Pruning(SCHEDULE, replace(settings, ranking="none"))),
-        solve("temporal, no schedule", settings, early_percent=0.0),
+        ("temporal, the paper's schedule (ratio 0.63)", Pruning(PAPER_SCHEDULE, settings)),
     ]
     found += [
         solve(f"temporal, all early, {percent:g}", settings, early_percent=percent, early_blocks="all")
@@ -192,27 +203,29 @@ def _temporal(sizes: Sizes, solve: _Solver) -> list[Row]:
 
 def _schedule(sizes: Sizes, solve: _Solver) -> list[Row]:
     """At the FLOPs of the defaults on SDXL: what is spared early is paid for by a higher ratio later."""
-    found = [("defaults (ratio 0.63)", Pruning()), solve("no schedule", early_percent=0.0)]
+    found = [("defaults (ratio 0.56)", Pruning()), ("the paper's (ratio 0.63)", Pruning(PAPER_SCHEDULE))]
     for blocks in ("stage ends", "all"):
         for percent in (0.1, 0.2, 0.4, 0.5):
             found.append(solve(f"{blocks} early, {percent:g}", early_percent=percent, early_blocks=blocks))
     found.append(solve("all early, 0.3", early_percent=0.3, early_blocks="all"))
     for ramp in ("linear", "cosine"):
-        found.append(solve(f"stage ends early, 0.3, {ramp}", ramp=ramp))
-        found.append(solve(f"all early, 0.3, {ramp}", early_blocks="all", ramp=ramp))
-    found.append(solve("stage ends early, 0.3, early ratio 0.3", early_ratio=0.3))
+        found.append(solve(f"stage ends early, 0.3, {ramp}", early_percent=0.3, ramp=ramp))
+        found.append(solve(f"all early, 0.3, {ramp}", early_percent=0.3, early_blocks="all", ramp=ramp))
+    for low in (0.3, 0.45):
+        found.append(solve(f"stage ends early, 0.3, early ratio {low:g}", early_percent=0.3, early_ratio=low))
+    found.append(solve("all early, 0.3, early ratio 0.45", early_percent=0.3, early_blocks="all", early_ratio=0.45))
     return [_row("schedule", name, pruning, sizes.ablation) for name, pruning in found if solve.reaches(pruning)]
 
 
 def _points(sizes: Sizes, solve: _Solver) -> list[Row]:
-    found = [("after first layer (ratio 0.63)", Pruning())]
+    found = [("after first layer (ratio 0.56)", Pruning())]
     for point in PRUNE_POINTS[1:]:
         settings = replace(DEFAULTS, prune_from=point)
-        found += [(f"{point} (ratio 0.63)", Pruning(SCHEDULE, settings)), solve(point, settings)]
+        found += [(f"{point} (ratio 0.56)", Pruning(SCHEDULE, settings)), solve(point, settings)]
         intervals = (1,) if point != "block start" else (2, 4)
         for interval in intervals:
             settings = replace(GWPR, prune_from=point, rank_interval=interval)
-            found.append((f"{point}, G-WPR every {interval} (ratio 0.63)", Pruning(SCHEDULE, settings)))
+            found.append((f"{point}, G-WPR every {interval} (ratio 0.56)", Pruning(SCHEDULE, settings)))
     return [_row("points", name, pruning, sizes.ablation) for name, pruning in found]
 
 
@@ -252,7 +265,8 @@ def _steps(sizes: Sizes) -> list[Row]:
     return rows
 
 
-def _peers(sizes: Sizes) -> list[Row]:
+def _peers(sizes: Sizes, solve: _Solver) -> list[Row]:
+    """Beside the defaults at the FLOPs that ToMe takes on SDXL, and fewer steps; EasyCache alone and stacked."""
     strengths: dict[str, list[tuple[tuple[str, float], ...]]] = {
         "tome": [(("ratio", ratio),) for ratio in (0.25, 0.5, 0.75)],
         "hypertile": [(("tile", tile),) for tile in (128, 64, 32)],
@@ -267,13 +281,15 @@ def _peers(sizes: Sizes) -> list[Row]:
         for arguments in ways:
             label = ", ".join(f"{key} {value:g}" for key, value in arguments)
             rows.append(_row("peers", f"{titles[name]}, {label}", None, sizes.ablation, peer=Peer(name, arguments)))
-    for threshold in (0.05, 0.2):
-        for ratio in (0.25, 0.63):
+    for threshold in (0.1, 0.2):
+        for ratio in (0.25, 0.56):
             peer = Peer("easy_cache", (("threshold", threshold),))
-            pruning = Pruning(replace(SCHEDULE, prune_ratio=ratio))
             name = f"AT-EDM {ratio:g} and EasyCache, threshold {threshold:g}"
-            rows.append(_row("peers", name, pruning, sizes.ablation, peer=peer))
-    return rows
+            rows.append(_row("peers", name, at_ratio(Pruning(), ratio), sizes.ablation, peer=peer))
+    found = [("defaults", Pruning())]
+    found += [solve.defaults_at(tome_share(dict(arguments)["ratio"])) for arguments in strengths["tome"]]
+    rows += [_row("peers", name, pruning, sizes.ablation) for name, pruning in found]
+    return rows + [_fewer("peers", "choose", sizes.ablation, BASE, steps) for steps in FEWER[20]]
 
 
 def _ranking(sizes: Sizes) -> list[Row]:
@@ -285,11 +301,12 @@ def _ranking(sizes: Sizes) -> list[Row]:
 
 
 def _levels(sizes: Sizes, solve: _Solver) -> list[Row]:
-    found = [("both levels (ratio 0.63)", Pruning())]
-    scales = {"quarter only": QUARTER_ONLY, "half at 0.5": HALF_LESS, "half at 1.3": (1.0, 1.3, 1.0)}
+    found = [("both levels (ratio 0.56)", Pruning())]
+    scales = {"quarter only": QUARTER_ONLY, "half at 0.5": HALF_LESS, "half at 0.75": HALF_A_LITTLE_LESS}
+    scales["half at 1.3"] = (1.0, 1.3, 1.0)
     scales |= {"half only": (1.0, 1.0, 0.0)}
     for name, levels in scales.items():
-        found.append((f"{name} (ratio 0.63)", Pruning(replace(SCHEDULE, level_scales=levels))))
+        found.append((f"{name} (ratio 0.56)", Pruning(replace(SCHEDULE, level_scales=levels))))
         if name != "half only":  # SDXL's half level alone cannot save as much
             found.append(solve(name, level_scales=levels))
     return [_row("levels", name, pruning, sizes.ablation) for name, pruning in found]
@@ -313,7 +330,7 @@ def _cfg(sizes: Sizes) -> list[Row]:
 
 
 def _progress(sizes: Sizes) -> list[Row]:
-    """Single-step errors of a run that is shown the unpruned latents; unscheduled, so that steps compare."""
+    """Single-step errors of a run that is shown the unpruned latents; pruned alike, so that steps compare."""
     always = replace(SCHEDULE, early_percent=0.0)
     found = {
         "paper's recipe": Pruning(always, PAPER_SETTINGS),
@@ -327,7 +344,7 @@ def _progress(sizes: Sizes) -> list[Row]:
     return [_row("progress", name, pruning, sizes.map, replay=True) for name, pruning in found.items()]
 
 
-QUICK = ("paper's recipe", "defaults", "random, top-k", "even grid", "16 of 20 steps")
+QUICK = ("paper's recipe", "defaults", "random", "even grid", "16 of 20 steps")
 
 
 def quick(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:

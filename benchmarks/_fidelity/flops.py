@@ -110,6 +110,11 @@ def sdxl_flops_with_tome(calls: int, ratio: float) -> float:
     return float(calls * (unet_flops(structure, SDXL_LATENT) - saved))
 
 
+def tome_share(ratio: float) -> float:
+    """What ToMe leaves of SDXL's FLOPs at 1024 px."""
+    return sdxl_flops_with_tome(1, ratio) / unet_flops(sdxl(), SDXL_LATENT)
+
+
 @cache
 def _block_pair(block: AttentionBlock, kept_share: float, point: PrunePoint) -> tuple[int, int]:
     height, width = sdxl().grid(block.level, SDXL_LATENT)

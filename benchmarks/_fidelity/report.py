@@ -20,6 +20,17 @@ FOLDER = RESULTS / "fidelity"
 DOCUMENT = ROOT / "docs" / "fidelity.md"
 
 
+def prepare() -> None:
+    """Make the folder of tables and plots, long before anything is written there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "tables.md").open("a", encoding="utf-8"):
+        pass
+
+
 def collect(groups: dict[str, list[Row]], store: Store) -> dict[str, list[Line]]:
     """Lines of every group of which anything has been measured."""
     found = {}

@@ -19,8 +19,8 @@ COLUMNS: dict[str, Case] = {
     "unpruned, 20 steps": Case(),
     "13 steps": Case(Sampling(13)),
     "paper's recipe, 0.63": Case(BASE, PAPER),
-    "defaults, 0.63": Case(BASE, Pruning()),
-    "G-WPR, 0.63": Case(BASE, by_attention()),
+    "defaults, 0.56": Case(BASE, Pruning()),
+    "G-WPR, 0.56": Case(BASE, by_attention()),
 }
 
 

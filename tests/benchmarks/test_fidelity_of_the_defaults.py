@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import fidelity
+from benchmarks._fidelity import report
 from benchmarks._fidelity.cases import Case, Pruning, Sampling
 from benchmarks._fidelity.catalogue import BASE, PAPER, by_attention
 from benchmarks._fidelity.store import Spot, Store
@@ -51,19 +53,19 @@ def psnr(folder: Path, pruning: Pruning) -> float:
 
 
 def test_the_defaults_stay_near_the_unpruned_pictures(folder: Path) -> None:
-    # measured 51.7 dB; with `copy` in place of `update` it is 46.9
-    assert psnr(folder, Pruning()) > 49.0
+    # measured 53.4 dB; 49.4 with `copy` in place of `update`, 48.3 by the likeness of keys, 47.1 at ratio 0.63
+    assert psnr(folder, Pruning()) > 50.5
 
 
 def test_the_defaults_stay_far_nearer_than_the_papers_recipe(folder: Path) -> None:
-    # measured 21.5 dB
-    assert psnr(folder, Pruning()) - psnr(folder, PAPER) > 18.0
+    # measured 23.2 dB
+    assert psnr(folder, Pruning()) - psnr(folder, PAPER) > 20.0
 
 
 def test_the_defaults_stay_nearer_than_the_controls(folder: Path) -> None:
-    # random tokens measured 9.8 dB further away, the even grid 10.1 dB
-    assert psnr(folder, Pruning()) > psnr(folder, by_attention("random", selection="top-k")) + 6.0
-    assert psnr(folder, Pruning()) > psnr(folder, by_attention("even grid")) + 6.0
+    # random tokens measured 15.2 dB further away, the even grid 16.8 dB
+    assert psnr(folder, Pruning()) > psnr(folder, by_attention("random")) + 10.0
+    assert psnr(folder, Pruning()) > psnr(folder, by_attention("even grid")) + 10.0
 
 
 def test_every_scene_is_still_what_the_unpruned_run_shows(folder: Path) -> None:
@@ -74,8 +76,8 @@ def test_every_scene_is_still_what_the_unpruned_run_shows(folder: Path) -> None:
 
 def test_as_much_is_saved_as_planned(folder: Path) -> None:
     (share,) = {round(one["sdxl_share"], 3) for one in pictures(folder, Case(BASE, Pruning()))}
-    # 6 of 20 steps are early and spare four blocks each; the closed formula gives 64.5 % of SDXL's FLOPs
-    assert share == pytest.approx(0.645, abs=0.001)
+    # the closed formula gives 64.3 %, and 64.1 % for what 0.56 comes to on 256 and 64 tokens
+    assert share == pytest.approx(0.641, abs=0.001)
 
 
 def test_fewer_steps_are_compared_with_the_full_run(folder: Path) -> None:
@@ -112,3 +114,13 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_drawn(tmp_pa
     done = run(tmp_path / "file", repository)
     assert done.returncode == 1
     assert "cannot be written" in done.stderr
+
+
+def test_results_that_cannot_be_written_are_said_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(report, "FOLDER", tmp_path / "file")
+    monkeypatch.setattr(fidelity.Session, "open", lambda: pytest.fail("the model was loaded"))
+    assert fidelity.main(["--groups", "main", "--out", str(tmp_path / "out")]) == 1
+    assert f"{tmp_path / 'file'} cannot be written" in capsys.readouterr().err

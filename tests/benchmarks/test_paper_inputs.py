@@ -51,6 +51,7 @@ class TestPrompts:
         [
             ("p.txt", "a cat\nK\xe4se".encode("latin-1"), r"not UTF-8: byte 7 \(line 2\)"),
             ("p.txt", "a cat".encode("utf-16-le"), "zero bytes"),
+            ("p.txt", "a cat".encode("utf-16"), r"not UTF-8: byte 0 \(line 1\)"),
             ("p.txt", " \n\n", "holds no prompt"),
             ("p.json", "[]", "holds no prompt"),
             ("p.json", "[1]", "neither a list of strings"),
@@ -63,6 +64,10 @@ class TestPrompts:
     ) -> None:
         with pytest.raises(DevError, match=rf"{name}.*{said}"):
             read_prompts(written(tmp_path / name, content))
+
+    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(DevError, match=r"--prompts .*p\.txt cannot be read: No such file"):
+            read_prompts(tmp_path / "p.txt")
 
     def test_more_than_there_are(self, tmp_path: Path) -> None:
         with pytest.raises(DevError, match=r"--count is 3, but .* holds 2"):
@@ -132,6 +137,11 @@ class TestRefusedBeforeAnythingIsDrawn:
         self.stops(run, capsys, "there is no such folder", more=["--images", str(tmp_path / "none")])
         self.stops(run, capsys, "holds 0 pictures", more=["--images", str(tmp_path)])
 
+    def test_prompts_in_another_encoding(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+        run.server()
+        written(run.prompts, "K\xe4se".encode("latin-1"))
+        self.stops(run, capsys, f"--prompts {run.prompts} is not UTF-8")
+
     @staticmethod
     def stops(run: Run, capsys: pytest.CaptureFixture[str], *said: str, more: list[str] | None = None) -> None:
         assert run(*(more or [])) == 1
@@ -139,6 +149,19 @@ class TestRefusedBeforeAnythingIsDrawn:
         assert error.startswith("\nStopped: ")
         assert any(one in error for one in said), error
         assert not any(server.drawn for server in run.servers)
+
+
+@pytest.mark.parametrize("wrong", ["checkpoint", "prompts", "server"])
+def test_a_wrong_input_later_loses_nothing_that_was_drawn(run: Run, wrong: str) -> None:
+    server = run.server()
+    run("--count", "1")
+    before = {file: file.read_bytes() for file in run.out.rglob("*") if file.is_file()}
+    if wrong == "server":
+        server.close()
+    else:
+        written(getattr(run, wrong), b"\xff\xfe")
+    assert run("--count", "2") == 1
+    assert {file: file.read_bytes() for file in before} == before
 
 
 @pytest.mark.parametrize("wrong", [["--count", "0"], ["--size", "1001"], ["--steps", "0"], ["--rows", "paper-e"]])

@@ -10,14 +10,16 @@ from structures import sdxl
 from atedm_core import DSAPSchedule, average_flops, solve_budget, unet_flops
 from atedm_core.budget import budget_of, describe_budget, progress_weights
 from atedm_core.cost import PRUNE_POINTS
+from atedm_core.dsap import PAPER_EARLY_PERCENT, PAPER_RATIO
 
 LATENT = (128, 128)
-FLAT = DSAPSchedule(early_percent=0.0)
+FLAT = DSAPSchedule(PAPER_RATIO)
+PAPER = DSAPSchedule(PAPER_RATIO, PAPER_EARLY_PERCENT)
 
-IDEAL = {  # speed-up at ratio 0.63 in all blocks, and with the paper's schedule
-    "after first layer": {64: (1.59, 1.50), 128: (1.66, 1.56), 256: (1.80, 1.66)},
-    "inside first layer": {64: (1.74, 1.61), 128: (1.81, 1.67), 256: (1.93, 1.76)},
-    "block start": {64: (1.81, 1.67), 128: (1.97, 1.79), 256: (2.43, 2.11)},
+IDEAL = {  # speed-up at ratio 0.63 in all blocks, with the paper's schedule, and by default
+    "after first layer": {64: (1.59, 1.50, 1.50), 128: (1.66, 1.56, 1.56), 256: (1.80, 1.66, 1.68)},
+    "inside first layer": {64: (1.74, 1.61, 1.61), 128: (1.81, 1.67, 1.67), 256: (1.93, 1.76, 1.78)},
+    "block start": {64: (1.81, 1.67, 1.66), 128: (1.97, 1.79, 1.79), 256: (2.43, 2.11, 2.15)},
 }
 
 
@@ -25,7 +27,7 @@ IDEAL = {  # speed-up at ratio 0.63 in all blocks, and with the paper's schedule
 @pytest.mark.parametrize("edge", [64, 128, 256])
 def test_each_pruning_point_has_its_ideal_speed_up(point, edge):
     full = unet_flops(sdxl(), (edge, edge))
-    for schedule, expected in zip((FLAT, DSAPSchedule()), IDEAL[point][edge], strict=True):
+    for schedule, expected in zip((FLAT, PAPER, DSAPSchedule()), IDEAL[point][edge], strict=True):
         found = full / average_flops(sdxl(), (edge, edge), schedule, point=point)
         assert found == pytest.approx(expected, abs=0.0051)
 
@@ -50,7 +52,7 @@ def test_a_budget_saves_what_was_asked_for_and_not_a_token_more(saving, edge, po
 
 
 def test_the_papers_saving_gives_the_papers_ratio():
-    assert solve_budget(sdxl(), LATENT, 1 - 4.342 / 6.761).schedule.prune_ratio == pytest.approx(0.63, abs=1e-3)
+    assert solve_budget(sdxl(), LATENT, 1 - 4.342 / 6.761, PAPER).schedule.prune_ratio == pytest.approx(0.63, abs=1e-3)
 
 
 def test_nothing_to_save_needs_no_pruning():
@@ -59,13 +61,13 @@ def test_nothing_to_save_needs_no_pruning():
 
 def test_more_than_can_be_saved_is_refused_with_the_most_that_can():
     with pytest.raises(ValueError, match=r"80.0%.*at most 51.9%.*2.08x"):
-        solve_budget(sdxl(), LATENT, 0.8)
+        solve_budget(sdxl(), LATENT, 0.8, PAPER)
     with pytest.raises(ValueError, match=r"saving is 1\.0"):
         solve_budget(sdxl(), LATENT, 1.0)
 
 
 def test_levels_and_the_rest_add_up_to_the_model():
-    budget = budget_of(sdxl(), LATENT, DSAPSchedule(ramp="cosine"))
+    budget = budget_of(sdxl(), LATENT, replace(PAPER, ramp="cosine"))
     rest = budget.flops_full - sum(level.flops_full for level in budget.levels)
     assert rest + sum(level.flops for level in budget.levels) == pytest.approx(budget.flops)
     assert [(level.name, level.blocks, level.layers) for level in budget.levels] == [
@@ -75,7 +77,7 @@ def test_levels_and_the_rest_add_up_to_the_model():
 
 
 def test_the_report_names_levels_ratio_and_saving():
-    text = describe_budget(solve_budget(sdxl(), LATENT, 0.358), (1024, 1024))
+    text = describe_budget(solve_budget(sdxl(), LATENT, 0.358, PAPER), (1024, 1024))
     for part in ("prune_ratio 0.63", "35.8% saved", "1.56x", "half", "64 x 64", "quarter", "convolutions, not pruned"):
         assert part in text
 

@@ -7,7 +7,10 @@ from structures import sdxl
 
 from atedm_core import AttentionBlock, DSAPSchedule, block_flops, kept_tokens, prune_point, unet_flops
 from atedm_core.cost import cross_attention_flops, feed_forward_flops, self_attention_flops
+from atedm_core.dsap import PAPER_EARLY_PERCENT, PAPER_RATIO
 from atedm_core.unet import stage_ends
+
+PAPER = DSAPSchedule(PAPER_RATIO, PAPER_EARLY_PERCENT)
 
 
 def test_sdxl_costs_what_the_paper_says():
@@ -16,7 +19,7 @@ def test_sdxl_costs_what_the_paper_says():
 
 
 def test_the_papers_schedule_costs_sdxl_what_the_paper_says():
-    schedule = DSAPSchedule()
+    schedule = PAPER
     early, late = (
         unet_flops(sdxl(), (128, 128), lambda block, p=progress: schedule.ratio(p, block)) for progress in (0.1, 0.9)
     )
@@ -26,17 +29,23 @@ def test_the_papers_schedule_costs_sdxl_what_the_paper_says():
 
 
 def test_the_papers_schedule_spares_four_of_sdxls_blocks():
-    spared = [(block.part, block.index) for block in sdxl().blocks if DSAPSchedule().ratio(0.0, block) == 0]
+    spared = [(block.part, block.index) for block in sdxl().blocks if PAPER.ratio(0.0, block) == 0]
     assert spared == [("input", 4), ("input", 7), ("output", 2), ("output", 5)]
 
 
 def test_after_the_early_phase_every_block_is_pruned():
-    assert {DSAPSchedule().ratio(0.3, block) for block in sdxl().blocks} == {0.63}
+    assert {PAPER.ratio(0.3, block) for block in sdxl().blocks} == {0.63}
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.3, 1.0])
+def test_by_default_all_steps_and_blocks_are_pruned_alike_at_the_papers_flops(progress):
+    assert {DSAPSchedule().ratio(progress, block) for block in sdxl().blocks} == {DSAPSchedule().prune_ratio}
+    assert unet_flops(sdxl(), (128, 128), DSAPSchedule().prune_ratio) == pytest.approx(4.342e12, rel=5e-3)
 
 
 @pytest.mark.parametrize(("early_blocks", "spared"), [("stage ends", 4), ("all", 11), ("none", 0)])
 def test_early_blocks_says_which_are_spared(early_blocks, spared):
-    schedule = DSAPSchedule(early_blocks=early_blocks, early_ratio=0.2)
+    schedule = DSAPSchedule(early_percent=0.3, early_blocks=early_blocks, early_ratio=0.2)
     assert sum(schedule.ratio(0.0, block) == 0.2 for block in sdxl().blocks) == spared
 
 

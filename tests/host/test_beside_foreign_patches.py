@@ -23,6 +23,7 @@ from watching import (
     relative_error,
     same_choices,
     sample,
+    schedule,
     shared_model,
     transformers,
     watched_sample,
@@ -296,7 +297,7 @@ def test_an_attention_override_of_another_pack_is_called_all_the_same(host: InPr
     model = shared_model("sdxl")
     counts = []
     results = []
-    for one in (model, apply(host, model, schedule=None), apply(host, model)):
+    for one in (model, apply(host, model, schedule=schedule(host)), apply(host, model)):
         called: list[int] = []
 
         def override(attention: Any, *args: Any, called: list[int] = called, **kwargs: Any) -> torch.Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atedm_core.dsap import DEFAULT_RATIO
 from demo import pictures, report, timing
 from demo.run import Settings, parse_arguments, run
 from demo.workflow import Loader, Sampling, picture
@@ -50,7 +51,7 @@ def test_pruned_pictures_differ_and_the_report_says_how_far(result: tuple[Path, 
 
 def test_counts_what_the_run_kept(result: tuple[Path, dict[str, Any]]) -> None:
     cost = result[1]["cost"]
-    assert 0.37 <= cost["share_of_tokens_kept"] < 1
+    assert cost["share_of_tokens_kept"] == pytest.approx(1 - DEFAULT_RATIO, abs=0.01)
     assert 0 < cost["unet_flops_saved"] < cost["attention_flops_saved"] < 1
     assert cost["unet_flops_full"] > cost["attention_flops_full"]
     blocks = result[1]["blocks"]

@@ -19,6 +19,7 @@ import torch
 from in_process import PACK, InProcessHost
 from watching import apply, assert_pruned, sample, shared_model, watched_sample
 
+from atedm_core.dsap import DEFAULT_RATIO
 from devtools.server import Server
 
 RECORD = Path(__file__).with_name("node_schemas.json")
@@ -95,21 +96,23 @@ def test_help_pages_and_nodes_are_served(server: Server, repository: Path) -> No
 
 
 def test_defaults_act_on_sdxl(host: InProcessHost) -> None:
-    """Untouched nodes on SDXL: tokens go, the picture changes, and the schedule node's defaults are Apply's own."""
+    """Untouched nodes on SDXL: tokens go, the picture changes, and an untouched schedule node spares blocks early."""
     model = shared_model("sdxl")
     (schedule,) = host.call("ATEDMSchedule")
     (untouched,) = host.call("ATEDMApply", model=model)
     (connected,) = host.call("ATEDMApply", model=model, schedule=schedule)
     out, calls = watched_sample(untouched, steps=4)
-    assert_pruned(calls, out)
+    assert_pruned(calls, out, DEFAULT_RATIO)
     assert not torch.equal(out, sample(model, steps=4))
-    assert torch.equal(out, sample(connected, steps=4))
+    _, spared = watched_sample(connected, steps=4)
+    dropped = [len(call.pruned()) for call in (calls[0], calls[-1], spared[0], spared[-1])]
+    assert dropped == [11, 11, 7, 11]
 
 
 def test_defaults_of_the_schema_are_those_of_the_core(host: InProcessHost) -> None:
     """A call from Python with nothing said and a node with nothing changed are the same."""
     model = shared_model("sdxl")
-    bare = host.node("ATEDMApply").execute(model, 0.63).result[0]
+    bare = host.node("ATEDMApply").execute(model, DEFAULT_RATIO).result[0]
     (filled,) = host.call("ATEDMApply", model=model)
     assert torch.equal(sample(bare), sample(filled))
 

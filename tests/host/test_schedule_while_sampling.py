@@ -33,7 +33,9 @@ def assert_follows(calls: Calls, percent: float, spared: set[str], kind: str = "
 @pytest.mark.parametrize("sampler", ["euler", "heun", "dpm_2", "dpmpp_sde"])
 def test_stage_ends_stay_whole_while_there_is_much_noise(host: InProcessHost, sampler: str) -> None:
     steps = 4
-    out, calls = watched_sample(apply(host, shared_model("sdxl"), schedule=None), sampler=sampler, steps=steps)
+    out, calls = watched_sample(
+        apply(host, shared_model("sdxl"), schedule=schedule(host)), sampler=sampler, steps=steps
+    )
     assert torch.isfinite(out).all()
     assert_follows(calls, 0.3, SDXL_STAGE_ENDS)
     early = [is_early(call.sigma, 0.3) for call in calls]
@@ -49,7 +51,7 @@ def test_a_picture_to_start_from_skips_the_early_phase(host: InProcessHost, samp
     model = shared_model("sdxl")
     start = {"samples": torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(5))}
     how: dict[str, Any] = {"sampler": sampler, "steps": 3, "denoise": 0.5, "latent": start}
-    _, calls = watched_sample(apply(host, model, schedule=None), **how)
+    _, calls = watched_sample(apply(host, model, schedule=schedule(host)), **how)
     assert calls
     assert all(call.pruned() == names("sdxl") for call in calls)
     late = schedule(host, early_percent=0.75)
@@ -60,14 +62,14 @@ def test_a_picture_to_start_from_skips_the_early_phase(host: InProcessHost, samp
 
 @pytest.mark.parametrize("scheduler", ["karras", "sgm_uniform", "beta"])
 def test_schedulers_mean_the_same(host: InProcessHost, scheduler: str) -> None:
-    _, calls = watched_sample(apply(host, shared_model("sdxl"), schedule=None), scheduler=scheduler, steps=4)
+    _, calls = watched_sample(apply(host, shared_model("sdxl"), schedule=schedule(host)), scheduler=scheduler, steps=4)
     assert_follows(calls, 0.3, SDXL_STAGE_ENDS)
     assert {is_early(call.sigma, 0.3) for call in calls} == {True, False}
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sd2"])
 def test_stages_follow_from_the_model_not_from_sdxl(host: InProcessHost, kind: str) -> None:
-    _, calls = watched_sample(apply(host, shared_model(kind), schedule=None), kind, steps=4)
+    _, calls = watched_sample(apply(host, shared_model(kind), schedule=schedule(host)), kind, steps=4)
     assert_follows(calls, 0.3, SD15_STAGE_ENDS, kind)
     assert {is_early(call.sigma, 0.3, kind) for call in calls} == {True, False}
 

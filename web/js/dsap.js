@@ -18,7 +18,7 @@
  */
 
 export const LEVELS = ["full", "half", "quarter", "eighth"]
-export const DEFAULT_RATIO = 0.63
+export const DEFAULT_RATIO = 0.56
 export const MAX_RATIO = 0.95
 
 const RAMP_POINTS = 32
