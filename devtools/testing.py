@@ -25,6 +25,7 @@ from .stages import Stage, run_stages
 TESTS = ROOT / "tests"
 REQUIRED = ("core", "host", "repo")  # a suite that vanished must not count as passed
 NOTHING_COLLECTED = 5
+SPREAD = ("benchmarks", "core", "host")  # what takes longest and drives no browser
 MOST_WORKERS = 4  # each takes about 1.5 GB
 # Type checks see the pack under a name, as ComfyUI does: its relative imports reach up to the repository root.
 TYPING_FOLDER = STATE / "typing"
@@ -127,9 +128,9 @@ def _run_suite(host: Host, suite: str, arguments: Sequence[str], partial: bool) 
 
 
 def _workers(suite: str, partial: bool) -> list[str]:
-    """The host tests take longest: spread over the cores by files, each process with a ComfyUI of its own."""
+    """Long suites are spread over the cores by files, each process with a ComfyUI of its own where it needs one."""
     count = min(MOST_WORKERS, os.cpu_count() or 1)
-    return [] if suite != "host" or partial or count < 2 else ["-n", str(count), "--dist", "loadfile"]
+    return [] if suite not in SPREAD or partial or count < 2 else ["-n", str(count), "--dist", "loadfile"]
 
 
 def _split(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

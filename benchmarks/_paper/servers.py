@@ -17,7 +17,7 @@ from PIL import Image
 
 from demo.run import own_base
 from demo.workflow import Sampling, Workflow
-from devtools.client import Client, PromptError, PromptTimeoutError
+from devtools.client import Client, PromptError, PromptTimeoutError, execution_seconds
 from devtools.console import DevError, say
 from devtools.layout import Host
 from devtools.server import Server
@@ -113,7 +113,7 @@ class Remote(Client):
             (image,) = entry["outputs"][PICTURE]["images"]
             png = self.view(image)
             Image.open(io.BytesIO(png)).load()  # a truncated picture fails here
-            return Drawn(png, _seconds(entry))
+            return Drawn(png, round(execution_seconds(entry), 3))
 
     def probe(self, size: int) -> None:
         """Load the checkpoint and read its structure.
@@ -184,11 +184,6 @@ def _options(info: dict[str, Any], name: str) -> list[str]:
 def _check_choice(address: str, name: str, value: str, options: Sequence[str]) -> None:
     if value not in options:
         raise DevError(f"--{name.removesuffix('_name')} is {value!r}: {address} offers {', '.join(options)}.")
-
-
-def _seconds(entry: dict[str, Any]) -> float:
-    stamps = {kind: data.get("timestamp") for kind, data in entry["status"]["messages"]}
-    return round((stamps["execution_success"] - stamps["execution_start"]) / 1000.0, 3)
 
 
 def check_all(remotes: Iterable[Remote], sampling: Sampling) -> None:
