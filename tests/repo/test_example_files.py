@@ -94,3 +94,11 @@ def test_pictures_are_small_and_square(path: Path) -> None:
     assert picture.stat().st_size < 150_000
     with Image.open(picture) as image:
         assert image.size == (512, 512)
+
+
+def test_the_readme_counts_them() -> None:
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    (line,) = (line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "template" in line)
+    named = [name for name in WORKFLOWS if f"*{name}*" in line]
+    assert named
+    assert f"{words[len(WORKFLOWS) - len(named)]} more are in the template browser" in line
