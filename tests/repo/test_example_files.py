@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from repo_files import ROOT
 
+from demo.thumbnails import DIAGRAMS, PROMPTS
 from devtools.workflows import WORKFLOWS
 
 FOLDER = ROOT / "example_workflows"
@@ -44,6 +45,10 @@ def test_every_example_is_there_with_its_picture() -> None:
     assert {path.stem for path in FILES} == set(WORKFLOWS)
     assert {path.stem for path in FOLDER.glob("*.jpg")} == set(WORKFLOWS)
     assert {path.suffix for path in FOLDER.iterdir()} == {".json", ".jpg"}
+
+
+def test_every_picture_can_be_made_anew() -> None:
+    assert {*PROMPTS, *DIAGRAMS} == set(WORKFLOWS)
 
 
 @each_file
