@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .graph import Graph
 from .workflow_parts import describe, empty_latent, load, report, sample, save
 
@@ -27,7 +29,7 @@ def sd3_text_to_image(graph: Graph) -> None:
     )
     prompts = describe(graph, loaded["CLIP"])
     latent = empty_latent(graph, kind="EmptySD3LatentImage")
-    how = {"steps": _STEPS, "cfg": 4.5, "sampler_name": "euler", "scheduler": "sgm_uniform"}
+    how: dict[str, Any] = {"steps": _STEPS, "cfg": 4.5, "sampler_name": "euler", "scheduler": "sgm_uniform"}
     picture = save(graph, sample(graph, pruned["MODEL"], prompts, latent, **how), loaded["VAE"], _PREFIX)
     report(graph, pruned["MODEL"], picture)
 
@@ -48,6 +50,6 @@ def pixart_sigma_text_to_image(graph: Graph) -> None:
     )
     prompts = describe(graph, clip["CLIP"])
     latent = empty_latent(graph)
-    how = {"steps": _STEPS, "cfg": 4.5, "scheduler": "normal"}
+    how: dict[str, Any] = {"steps": _STEPS, "cfg": 4.5, "scheduler": "normal"}
     picture = save(graph, sample(graph, pruned["MODEL"], prompts, latent, **how), vae["VAE"], _PREFIX)
     report(graph, pruned["MODEL"], picture)

@@ -43,8 +43,8 @@ class ATEDMReport(io.ComfyNode):
             display_name="AT-EDM Report",
             category="model/patch/unet",
             description=(
-                "Shows what AT-EDM or CAT Pruning did in a run: which tokens each block or step computed, tokens and "
-                "FLOPs over the run, and time per step. Connect the model from AT-EDM Apply or CAT Pruning Apply and "
+                "Shows what AT-EDM did in a run: which tokens each block kept, tokens and FLOPs over the run, and time "
+                "per step; for CAT Pruning, step by step. Connect the model from AT-EDM Apply or CAT Pruning Apply and "
                 "the picture or latent that was made with it."
             ),
             search_aliases=["atedm", "at-edm", "cat", "token map", "flops", "statistics", "is it working", "compare"],
@@ -63,12 +63,12 @@ class ATEDMReport(io.ComfyNode):
                 io.Image.Output(
                     "token_maps",
                     display_name="token_maps",
-                    tooltip="Which tokens were computed, block by block, or step by step for CAT Pruning.",
+                    tooltip="Which tokens were kept, block by block or step by step.",
                 ),
                 io.Image.Output(
                     "chart",
                     display_name="chart",
-                    tooltip="Tokens computed and FLOPs saved, over the run and by block or step.",
+                    tooltip="Tokens kept and FLOPs saved, over the run and by block or step.",
                 ),
                 io.String.Output("report", display_name="report", tooltip="Everything in numbers, as text."),
             ],

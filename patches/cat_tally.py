@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ class CATTally:
     text_tokens: int = 0
     most_bytes: int = 0
     passed: Counter[str] = field(default_factory=Counter)
+    # Several devices may each run a part of the conditions, one thread per device.
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def spent(self) -> Tally:
@@ -70,11 +73,12 @@ class CATTally:
             flops_full=samples * one.flops_full,
             flops=samples * one.flops,
         )
-        self.timeline[sigma] = self.timeline.get(sigma, Tally()) + spent
-        if whole_because is not None:
-            self.whole_because[step][whole_because] += 1
-        self.conditions.update(uuids)
-        self.samples += samples
-        self.text_tokens += samples * text_tokens
-        self.calls += 1
-        self.pruned_calls += one.pruned_calls
+        with self._lock:
+            self.timeline[sigma] = self.timeline.get(sigma, Tally()) + spent
+            if whole_because is not None:
+                self.whole_because[step][whole_because] += 1
+            self.conditions.update(uuids)
+            self.samples += samples
+            self.text_tokens += samples * text_tokens
+            self.calls += 1
+            self.pruned_calls += one.pruned_calls

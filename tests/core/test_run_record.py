@@ -91,6 +91,51 @@ def test_the_text_names_every_number() -> None:
     assert "to measure it" in describe_run(a_run())
 
 
+STEPWISE = Wording("CAT Pruning", "step", "computed", part="", unpruned="keep_ratio 1", in_sequence=True)
+
+
+def a_stepwise_run(*spent: Tally, why: str = "to warm up") -> RunRecord:
+    places = tuple(
+        place(f"step {number}", "steps", 10, (number / 10, one), why="" if one.pruned_calls else why)
+        for number, one in enumerate(spent, 1)
+    )
+    return RunRecord(STEPWISE, "a model", (), len(spent), 2.0, 1, 2, (20, 20), places, planned=0.4)
+
+
+def test_steps_that_did_alike_are_one_row() -> None:
+    run = a_stepwise_run(WHOLE_CALL, WHOLE_CALL, PRUNED_CALL, PRUNED_CALL, PRUNED_CALL, WHOLE_CALL)
+    ((group, rows),) = run.rows()
+    assert group == "steps"
+    assert [row.name for row in rows] == ["step 1 to 2", "step 3 to 5", "step 6"]
+    assert sum((row.spent for row in rows), Tally()) == run.spent
+    assert [at for at, _ in rows[1].timeline] == [0.3, 0.4, 0.5]
+    assert run.groups()[0][1] == run.places
+    assert a_run().rows() == a_run().groups(), "blocks stay what they are"
+
+
+def test_steps_with_other_reasons_or_without_a_call_stay_apart() -> None:
+    first, second = a_stepwise_run(WHOLE_CALL), a_stepwise_run(WHOLE_CALL, why="to refresh")
+    never = replace(first.places[0], timeline=(), whole_because="not asked")
+    run = replace(first, places=(first.places[0], replace(second.places[0], name="step 2"), never))
+    assert len(run.rows()[0][1]) == 3
+
+
+def test_calls_of_steps_add_up_and_those_of_blocks_do_not() -> None:
+    assert a_stepwise_run(WHOLE_CALL, PRUNED_CALL).calls == 4
+    assert a_run().calls == 4
+    assert "2 model calls for each of 2 conditions" in describe_run(a_stepwise_run(WHOLE_CALL, PRUNED_CALL))
+    assert "4 model calls for 1 condition" in describe_run(replace(a_run(), conditions=1))
+
+
+def test_a_method_without_a_part_speaks_of_the_whole_model_only() -> None:
+    text = describe_run(a_stepwise_run(WHOLE_CALL, PRUNED_CALL))
+    assert text.startswith("CAT Pruning: 62.5% of tokens computed, 30.0% of the model's FLOPs saved\n")
+    assert "30.0% saved, 40.0% planned" in text
+    assert "with keep_ratio 1" in text
+    assert "block" not in text
+    assert "step 1 " in text
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=6))
 def test_tallies_add_up_in_any_order(pairs: list[tuple[int, int]]) -> None:
     tallies = [Tally(tokens=a + b, kept=a) for a, b in pairs]

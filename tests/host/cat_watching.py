@@ -74,10 +74,14 @@ def watched(host: InProcessHost, model: Any, kind: str, **how: Any) -> tuple[tor
 
 
 def kept_objects(host: InProcessHost) -> list[Any]:
-    """Objects of the pack that hold tensors between calls, wherever they are."""
+    """Objects of the pack that hold tensors during a run, wherever they are."""
     gc.collect()
     kinds = (
         host.module("patches.cat_memory").CallMemory,
         host.module("patches.cat_memory").AttentionMemory,
+        host.module("patches.cat_run").CATRun,
+        host.module("patches.kept_counts").KeptCounts,
+        host.module("atedm_core.cat").TokenSelector,
+        host.module("atedm_core.clusters").Clusters,
     )
     return [one for one in gc.get_objects() if isinstance(one, kinds)]

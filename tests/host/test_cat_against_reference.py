@@ -48,14 +48,18 @@ def carrying_all(model: Any, calls: Watch, tokens: int) -> Any:
 def both(host: InProcessHost, kind: str, run: Run, *, tokens: int, **inputs: Any) -> Watch:
     """Run pruned and carrying all tokens; the samples must agree, and pruning must have made a difference."""
     model = shared(kind)
-    with watching(host) as calls:
-        found = run(cat(host, model, **inputs))
-    assert calls.pruned()
-    reference = carrying_all(model, calls, tokens)
-    expected = run(reference)
+    with pytest.MonkeyPatch.context() as patch:
+        # what is batched in a call must not depend on what else the machine is doing
+        patch.setattr(model.model, "memory_required", lambda *args, **kwargs: 0)
+        with watching(host) as calls:
+            found = run(cat(host, model, **inputs))
+        assert calls.pruned()
+        reference = carrying_all(model, calls, tokens)
+        expected = run(reference)
+        plain = run(model)
     assert reference.left_over() == 0, "the two runs asked the model equally often"
     assert relative_error(found, expected) < CLOSE
-    assert relative_error(found, run(model)) > 100 * CLOSE, "nothing was left out, and nothing was tested"
+    assert relative_error(found, plain) > 100 * CLOSE, "nothing was left out, and nothing was tested"
     return calls
 
 
@@ -95,8 +99,12 @@ def test_a_batch_of_different_pictures(host: InProcessHost, kind: str) -> None:
         assert not torch.equal(sets[0, 0], sets[0, 1])
 
 
-@pytest.mark.parametrize("kind", ["sd3", "sd35_medium", "pixart_sigma", "flux", "auraflow", "qwen_image"])
-@pytest.mark.parametrize("size", [(280, 408), (424, 280)])
+SIZES = [(280, 408), (424, 280)]
+ODD = [(kind, size) for kind in ("sd3", "sd35_medium", "flux", "auraflow", "qwen_image") for size in SIZES]
+
+
+# the host's PixArt takes whole patches only
+@pytest.mark.parametrize(("kind", "size"), [*ODD, ("pixart_sigma", (288, 416)), ("pixart_sigma", (416, 288))])
 def test_odd_and_oblong_sizes(host: InProcessHost, kind: str, size: tuple[int, int]) -> None:
     """Latents of 35 x 51 pixels and the like: the last patch of a row is half outside."""
     width, height = size

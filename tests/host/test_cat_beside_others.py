@@ -141,6 +141,49 @@ def test_what_counts_on_all_tokens_is_left_alone(
     assert "pruned 0 of 8" in line
 
 
+def test_the_hosts_names_for_compiled_models_and_several_devices(host: InProcessHost) -> None:
+    """What the stand-ins above put on a model is what the host does."""
+    import inspect
+
+    import comfy.samplers
+    from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+
+    assert host.module("patches.cat_bypass")._COMPILE_KEY == COMPILE_KEY
+    assert '"multigpu_thread_device"' in inspect.getsource(comfy.samplers)
+
+
+@pytest.mark.parametrize("kind", ["flux", "qwen_image"])
+def test_reference_images_are_left_alone(host: InProcessHost, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    reference = {"samples": torch.randn(latent(kind, SIZE, SIZE)["samples"].shape)}
+    positive, negative = (
+        host.call("ReferenceLatent", conditioning=prompt(kind, seed), latent=reference)[0] for seed in (1, 2)
+    )
+    how = {"positive": positive, "negative": negative}
+    out, calls = watched(host, cat(host, shared(kind)), kind, **how)
+    assert torch.equal(out, sample(shared(kind), kind, **how, **HOW))
+    assert calls == []
+    assert "reference images are in the prompt" in lines(caplog, logging.INFO)[0]
+
+
+def test_a_second_call_at_the_same_input_is_the_other_nodes_own(host: InProcessHost) -> None:
+    """A wrapper that calls the model twice: the second call runs in full and changes nothing of what is kept."""
+    model = cat(host, shared("sd3")).clone()
+    twice: list[float] = []
+
+    def calls_twice(apply_model: Any, given: dict[str, Any]) -> torch.Tensor:
+        first = apply_model(given["input"], given["timestep"], **given["c"])
+        second = apply_model(given["input"], given["timestep"], **given["c"])
+        twice.append(float((first - second).abs().max()))
+        return first
+
+    model.set_model_unet_function_wrapper(calls_twice)
+    out, calls = watched(host, model, "sd3")
+    expected, _ = watched(host, cat(host, shared("sd3")), "sd3")
+    assert torch.equal(out, expected)
+    assert len(calls) == STEPS
+    assert [gap == 0.0 for gap in twice] == [True] * WARMUP + [False] * (STEPS - WARMUP)
+
+
 def test_another_attention_of_pixart_is_left_alone(host: InProcessHost, caplog: pytest.LogCaptureFixture) -> None:
     model = TRANSFORMERS["pixart_sigma"].build()
     unpatched = model.clone()

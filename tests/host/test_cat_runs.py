@@ -97,7 +97,7 @@ def test_conditions_together_or_one_after_the_other(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_conditions_of_unequal_length(host: InProcessHost, kind: str) -> None:
-    """Two calls an evaluation, the positive one first; the sets are those of the same prompts padded to one length."""
+    """Two calls an evaluation, the positive one first, on the same set. Samples: test_cat_against_reference."""
     model = cat(host, shared(kind))
     positive, negative = prompt(kind, 1, tokens=12), prompt(kind, 2, tokens=7)
     out, calls = watched(host, model, kind, positive=positive, negative=negative)

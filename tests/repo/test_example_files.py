@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from repo_files import ROOT
 
+from demo.thumbnails import DIAGRAMS, PROMPTS
 from devtools.workflows import WORKFLOWS
 
 FOLDER = ROOT / "example_workflows"
@@ -44,6 +45,10 @@ def test_every_example_is_there_with_its_picture() -> None:
     assert {path.stem for path in FILES} == set(WORKFLOWS)
     assert {path.stem for path in FOLDER.glob("*.jpg")} == set(WORKFLOWS)
     assert {path.suffix for path in FOLDER.iterdir()} == {".json", ".jpg"}
+
+
+def test_every_picture_can_be_made_anew() -> None:
+    assert {*PROMPTS, *DIAGRAMS} == set(WORKFLOWS)
 
 
 @each_file
@@ -94,3 +99,11 @@ def test_pictures_are_small_and_square(path: Path) -> None:
     assert picture.stat().st_size < 150_000
     with Image.open(picture) as image:
         assert image.size == (512, 512)
+
+
+def test_the_readme_counts_them() -> None:
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    (line,) = (line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "template" in line)
+    named = [name for name in WORKFLOWS if f"*{name}*" in line]
+    assert named
+    assert f"{words[len(WORKFLOWS) - len(named)]} more are in the template browser" in line
