@@ -42,8 +42,8 @@ QueriesKeys = tuple[Tensor, Tensor]
 class PruneSettings:
     """How tokens are ranked, chosen and filled in again; how many is the schedule's business.
 
-    The defaults are those that came nearest to the unpruned picture in `docs/fidelity.md` (demo model, 256 px, 20 steps,
-    64 captions that were not used to choose them, equal FLOPs on SDXL, median PSNR): the paper's recipe 28.7 dB; with
+    The defaults are those that came nearest to the unpruned picture in `docs/fidelity.md` (demo model, 20 steps, 64
+    captions that were not used to choose them, equal FLOPs on SDXL, median PSNR): the paper's recipe 28.7 dB; with
     `stratified`, `cosine`, `update` and no early phase in its place 41.1; with `redundancy` ranking as well 54.3. From
     there `copy` comes to 51.6, and `temporal`, which needs memory, to 53.8.
 
