@@ -42,10 +42,10 @@ QueriesKeys = tuple[Tensor, Tensor]
 class PruneSettings:
     """How tokens are ranked, chosen and filled in again; how many is the schedule's business.
 
-    The defaults are those that came nearest to the unpruned picture in `docs/fidelity.md` (demo model, 256 px, ratio
-    0.63, 16 captions that were not used to choose them, median PSNR at 20 and at 8 steps): the paper's recipe 29.7 dB
-    at 20 steps; with `stratified`, `cosine` and `update` in its place 42.2 and 42.1; with `redundancy` ranking as well
-    52.3 and 54.2. `temporal` recovery on top comes to 55.2 and 49.7, and needs memory.
+    The defaults are those that came nearest to the unpruned picture in `docs/fidelity.md` (demo model, 20 steps, 64
+    captions that were not used to choose them, equal FLOPs on SDXL, median PSNR): the paper's recipe 28.7 dB; with
+    `stratified`, `cosine`, `update` and no early phase in its place 41.1; with `redundancy` ranking as well 54.3. From
+    there `copy` comes to 51.6, and `temporal`, which needs memory, to 53.8.
 
     Attributes:
         ranking: `redundancy` keeps the tokens that nothing near them resembles. `self-attention` is the paper's,

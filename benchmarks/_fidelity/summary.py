@@ -92,16 +92,23 @@ def _line(one: Measured, defaults: Measured | None, fewer: Sequence[Measured]) -
         "sdxl_share": one.share("sdxl_share"),
     }
     if defaults is not None and defaults is not one:
-        gaps = [a - b for a, b in zip(psnr, defaults.of("psnr"), strict=True)]
-        line["against_defaults"] = {"median": statistics.median(gaps), "better": sum(gap > 0 for gap in gaps)}
+        line["against_defaults"] = _gap(psnr, defaults.of("psnr"))
     if fewer and not is_fewer_steps(one.row):
         for measure in ("share", "sdxl_share"):
             share = one.share(measure)
             if share is not None:
-                line[f"fewer_steps_at_{measure}"] = statistics.median(fewer_steps_at(share, fewer))
+                control = fewer_steps_at(share, fewer)
+                line[f"fewer_steps_at_{measure}"] = statistics.median(control)
+                line[f"against_fewer_steps_at_{measure}"] = _gap(psnr, control)
     if one.row.case.replay:
         line["step_errors"] = np.median([picture["step_errors"] for picture in one.pictures], axis=0).tolist()
     return line
+
+
+def _gap(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """By how much the pictures of one are nearer, caption by caption."""
+    gaps = [a - b for a, b in zip(ours, theirs, strict=True)]
+    return {"median": statistics.median(gaps), "better": sum(gap > 0 for gap in gaps)}
 
 
 def fewer_steps_at(share: float, fewer: Sequence[Measured]) -> list[float]:

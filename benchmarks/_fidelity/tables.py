@@ -46,13 +46,16 @@ def table(group: str, found: Sequence[Line]) -> str:
     if any("against_defaults" in line for line in found):
         head.append("to the defaults")
         for row, line in zip(rows, found, strict=True):
-            row.append(_difference(line))
+            row.append(_difference(line, "against_defaults"))
     if any("fewer_steps_at_sdxl_share" in line for line in found):
         head.append("fewer steps, same FLOPs / same on SDXL")
         for row, line in zip(rows, found, strict=True):
             row.append(
                 f"{_number(line.get('fewer_steps_at_share'))} / {_number(line.get('fewer_steps_at_sdxl_share'))}"
             )
+        head.append("to fewer steps, same on SDXL")
+        for row, line in zip(rows, found, strict=True):
+            row.append(_difference(line, "against_fewer_steps_at_sdxl_share"))
     right = found[0]["reference_right"]
     note = f"{pictures} captions of the set *{name}*; the unpruned pictures are right in {right:.1%}."
     return markdown(head, rows) + f"\n\n{note}"
@@ -113,8 +116,8 @@ def _cells(line: Line) -> list[str]:
     ]
 
 
-def _difference(line: Line) -> str:
-    gap = line.get("against_defaults")
+def _difference(line: Line, what: str) -> str:
+    gap = line.get(what)
     return "" if gap is None else f"{gap['median']:+.1f} ({gap['better']} of {line['pictures']} nearer)"
 
 

@@ -19,7 +19,7 @@ from benchmarks._fidelity import captions, catalogue, controls, flops, measures,
 from benchmarks._fidelity.cases import Case, Pruning, Row, Sampling
 from benchmarks._fidelity.session import Drawn, Trajectory
 from benchmarks._fidelity.store import Spot, Store
-from benchmarks._fidelity.summary import Measured, fewer_steps_at, step_map
+from benchmarks._fidelity.summary import Measured, fewer_steps_at, lines, step_map
 from benchmarks._fidelity.sweep import missing, step_errors
 from demo.scenes import Scene, draw, is_held_out
 
@@ -219,6 +219,18 @@ def test_fewer_steps_are_interpolated_and_never_cost_more() -> None:
     ]
     assert fewer_steps_at(0.625, fewer) == pytest.approx([35.0] * 4)
     assert fewer_steps_at(0.99, fewer) == [40.0] * 4
+
+
+def test_a_line_says_by_how_much_it_is_nearer_than_fewer_steps_at_its_flops() -> None:
+    rest = {"ssim": 1.0, "latent_error": 0.0, "right": True, "reference_right": True}
+    full = Sampling(20)
+    pruned = measured(Row("g", "pruned", Case(full, Pruning())), 0.0, 0.75)
+    fewer = measured(Row("g", "fewer", Case(Sampling(15)), against=full), 30.0, 0.75)
+    group = [Measured(one.row, [{**picture, **rest} for picture in one.pictures]) for one in (pruned, fewer)]
+    for picture, psnr in zip(group[0].pictures, (29.0, 31.0, 33.0, 35.0), strict=True):
+        picture["psnr"] = psnr
+    assert lines(group)[0]["against_fewer_steps_at_sdxl_share"] == {"median": 2.0, "better": 3}
+    assert "| +2.0 (3 of 4 nearer) |" in tables.table("main", lines(group))
 
 
 def test_the_step_map_says_by_how_much_pruning_wins() -> None:
