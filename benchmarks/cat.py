@@ -1,6 +1,7 @@
 """CAT Pruning: seconds of a run and of a pruned step, beside the unpruned model, LazyCache and fewer steps.
 
     python dev.py bench cat [--model sd3] [--sizes 512 1024] [--steps 28] [--rounds 5] [--dtype bfloat16]
+    python dev.py bench cat --fidelity [--groups "cat 20 steps" ...] [--set confirm]    (docs/cat_fidelity.md)
 
 Full-size models with random weights, in ComfyUI's own sampler (euler, with guidance). The contenders take turns, run by
 run, in one process. A speed-up is the median over rounds of the ratio of times; the first call of a run is left out.
@@ -23,25 +24,27 @@ from rich.console import Console
 from rich.table import Table
 
 from . import _host
+from ._cat import command as pictures
 from ._measure import RESULTS, machine, pick_device, save, seconds, synchronize
 
 PAPER_STEPS = 28
 CHOICES_TIMED = 5
+Clock = Callable[[], float]
 
 
 class CallTimer:
     """Seconds of every model call of a run, the device's queue included."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, clock: Clock) -> None:
+        self._device, self._clock = device, clock
         self.seconds: list[float] = []
 
     def __call__(self, executor: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         synchronize(self._device)
-        start = time.perf_counter()
+        start = self._clock()
         out = executor(*args, **kwargs)
         synchronize(self._device)
-        self.seconds.append(time.perf_counter() - start)
+        self.seconds.append(self._clock() - start)
         return out
 
 
@@ -49,11 +52,16 @@ def call_seconds(model: Any, size: int, options: argparse.Namespace, device: tor
     """Seconds of each model call of one run of ComfyUI's own sampler."""
     from comfy.patcher_extension import WrappersMP
 
-    timer = CallTimer(device)
+    timer = CallTimer(device, clock_of(options))
     timed = model.clone()
     timed.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "timer", timer)
     _host.sample_latent(timed, (size, size), options.steps, options.cfg, device)
     return timer.seconds
+
+
+def clock_of(options: argparse.Namespace) -> Clock:
+    """What seconds are counted by: the wall's, or those that this process had the processor for."""
+    return time.process_time if options.processor_time else time.perf_counter
 
 
 def contenders(model: Any, selection: Any, schedule: Any) -> dict[str, Any]:
@@ -65,7 +73,7 @@ def contenders(model: Any, selection: Any, schedule: Any) -> dict[str, Any]:
     return {"unpruned": model, "CAT Pruning": pruned, "LazyCache": cached.result[0]}
 
 
-def choice_seconds(selection: Any, grid: tuple[int, int], device: torch.device) -> float:
+def choice_seconds(selection: Any, grid: tuple[int, int], device: torch.device, clock: Clock) -> float:
     """Median seconds of observing a step and choosing the next set, for one picture."""
     selector = _host.pack("atedm_core.cat").TokenSelector(selection, grid)
     generator = torch.Generator().manual_seed(0)
@@ -79,7 +87,7 @@ def choice_seconds(selection: Any, grid: tuple[int, int], device: torch.device) 
         selector.choose()
 
     choose()
-    return statistics.median(seconds(choose, device) for _ in range(CHOICES_TIMED))
+    return statistics.median(seconds(choose, device, clock) for _ in range(CHOICES_TIMED))
 
 
 def measure(options: argparse.Namespace, model: Any, size: int, device: torch.device) -> dict[str, Any]:
@@ -105,7 +113,7 @@ def measure(options: argparse.Namespace, model: Any, size: int, device: torch.de
     unpruned = [statistics.mean(calls[1:]) for calls in runs["unpruned"]]
     pruned = [statistics.mean(calls[full_steps:]) for calls in runs["CAT Pruning"]]
     step = statistics.median(full / less for full, less in zip(unpruned, pruned, strict=True))
-    choice = choice_seconds(selection, grid, device)
+    choice = choice_seconds(selection, grid, device, clock_of(options))
     cost = _host.pack("atedm_core.transformer_cost")
     structure, tokens, text = (
         family.structure(inner),
@@ -178,7 +186,9 @@ def show(rows: list[dict[str, Any]], where: dict[str, Any], steps: int) -> None:
 
 
 def main() -> None:
-    """Parse, measure, print, save."""
+    """Parse, measure, print, save; with --fidelity, pictures instead of seconds."""
+    if pictures.asked_for(sys.argv[1:]):
+        sys.exit(pictures.main(sys.argv[1:]))
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", choices=["sd3", "pixart"], default="sd3")
     parser.add_argument("--sizes", type=int, nargs="+", help="edges in pixels; default 512, or 512 and 1024 on a GPU")
@@ -189,11 +199,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of the CPU; default all")
     parser.add_argument("--device", help="default: the accelerator if there is one")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="for a busy machine: count no time that other programs had"
+    )
     options = parser.parse_args()
     device = pick_device(options.device)
     options.steps = options.steps or (6 if device.type == "cpu" else PAPER_STEPS)
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.processor_time and (device.type != "cpu" or torch.get_num_threads() > 1):
+        parser.error("--processor-time counts all threads together: it is for the CPU with --threads 1")
     _host.enter(device)
     started = time.perf_counter()
     model = _host.random_model(options.model, getattr(torch, options.dtype))
@@ -202,6 +217,7 @@ def main() -> None:
     rows = [measure(options, model, size, device) for size in sizes]
     where = {**machine(device), "model": options.model, "dtype": options.dtype, "cfg": options.cfg}
     where |= {"keep_ratio": options.keep, "steps": options.steps, "attention": "PyTorch", "rounds": options.rounds}
+    where["clock"] = "processor time" if options.processor_time else "wall time"
     show(rows, where, options.steps)
     pixels = "-".join(str(size) for size in sizes)
     name = f"cat-{options.model}-{device.type}-{options.dtype}-{pixels}px"
