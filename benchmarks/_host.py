@@ -68,7 +68,7 @@ INPUTS = {
 
 
 def random_model(family: str, dtype: torch.dtype, tiny: bool = False) -> Any:
-    """A model with random weights: full-size, or a U-Net that only shows whether a benchmark runs."""
+    """A model with random weights: full-size, or a tiny one that only shows whether a benchmark runs."""
     import tiny_models
     import tiny_transformers
 
@@ -77,7 +77,9 @@ def random_model(family: str, dtype: torch.dtype, tiny: bool = False) -> Any:
     if family == "sd15":
         return tiny_models.sd15(dtype=dtype) if tiny else tiny_models.sd15(channels=320, dtype=dtype)
     if family == "sd3":
-        return tiny_transformers.sd3(dtype=dtype, depth=24)
+        return tiny_transformers.sd3(dtype=dtype) if tiny else tiny_transformers.sd3(dtype=dtype, depth=24)
+    if tiny:
+        return tiny_transformers.pixart_sigma(dtype=dtype, caption_channels=4096, model_max_length=300)
     return tiny_transformers.pixart_sigma(
         dtype=dtype, hidden_size=1152, depth=28, num_heads=16, caption_channels=4096, model_max_length=300
     )

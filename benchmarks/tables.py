@@ -139,6 +139,37 @@ def compiling() -> str:
     return markdown(["", "compiles in", "a step then takes", "error of the latent"], rows)
 
 
+def cat() -> str:
+    """CAT Pruning on transformers: a pruned step, and what follows for a run of 28."""
+    rows = []
+    for _, result in results("cat"):
+        machine = result["machine"]
+        conditions = "two conditions" if machine["cfg"] > 1 else "one condition"
+        what = f"{machine['model'].upper()}, {machine['dtype']}, {conditions}, {machine_line(machine)}"
+        rows += [
+            [
+                what,
+                f"{row['size']} px",
+                f"{row['unpruned_step_seconds']:.3g} s",
+                f"{times(row['step_speed_up'])} ({times(row['ideal_step_speed_up'])})",
+                f"{times(row['speed_up_of_28_steps'])} ({times(row['ideal_speed_up_of_28_steps'])})",
+                f"{row['speed_up_of_28_steps'] / row['ideal_speed_up_of_28_steps']:.0%}",
+                f"{row['choice_share']:.2%}",
+            ]
+            for row in result["rows"]
+        ]
+    head = [
+        "where",
+        "size",
+        "full step",
+        "pruned step",
+        "28 steps",
+        "of what FLOPs allow",
+        "choosing, of a pruned step",
+    ]
+    return markdown(head, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
     "beside": beside,
@@ -147,6 +178,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ranking": ranking,
     "scaling": scaling,
     "compile": compiling,
+    "cat": cat,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ class Progress:
     earlier: float = 0.0  # before that, in trainings that this one goes on from
 
 
-def average_gradients(trainee: Trainee, seconds: float) -> float:
+def average_gradients(trainee: Any, seconds: float) -> float:
     """Make the gradients of all processes their mean, and the clock that of the first one; returns that clock."""
     if not dist.is_initialized():
         return seconds
@@ -92,7 +93,7 @@ def average_gradients(trainee: Trainee, seconds: float) -> float:
     return float(flat[-1])
 
 
-def same_start(trainee: Trainee) -> None:
+def same_start(trainee: Any) -> None:
     """Give every process the weights of the first one."""
     if dist.is_initialized():
         for p in trainee.parameters():
@@ -111,10 +112,52 @@ def train_model(
 
     `again` starts the clock afresh, `until` [s] ends this run early.
     """
-    rank = dist.get_rank() if dist.is_initialized() else 0
     trainee = Trainee(config, training.seed)
-    made = optimizers(trainee, training)
-    progress, file, average = Progress(), folder / "model.pt", None
+
+    def first() -> None:
+        teach_words(trainee, data["scenes"], training.words_minutes, training.seed)
+
+    weights = sum(p.numel() for p in trainee.unet.parameters()) / 1e6
+    log.info("model: %.2f M weights in the U-Net", weights)
+    go_on(
+        trainee,
+        optimizers(trainee, training),
+        folder / "model.pt",
+        training,
+        lambda rng, progress: backward(trainee, data, rng, training),
+        lambda: validate(trainee, *data["held_out"]),
+        first,
+        until=until,
+        again=again,
+    )
+
+
+def go_on(
+    trainee: Any,
+    made: list[torch.optim.Optimizer],
+    file: Path,
+    training: ModelTraining,
+    learn: Callable[[np.random.Generator, Progress], float],
+    judge: Callable[[], list[float]],
+    first: Callable[[], None] = lambda: None,
+    until: float | None = None,
+    again: bool = False,
+) -> None:
+    """Train from the checkpoint `file`, if there is one, until the time is used up; for `train_model`'s other inputs.
+
+    Args:
+        trainee: a module with all that is trained.
+        made: its optimizers.
+        file: the checkpoint.
+        training: how long.
+        learn: computes the gradients of one batch and returns the loss.
+        judge: losses on held-out scenes.
+        first: is done before the first step.
+        until: see `train_model`.
+        again: see `train_model`.
+    """
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    progress, average = Progress(), None
     if file.exists():
         saved = torch.load(file, weights_only=False)
         trainee.load_state_dict(saved["weights"])
@@ -125,22 +168,18 @@ def train_model(
         if again:
             progress = Progress(progress.step, 0.0, progress.earlier + progress.seconds)
     elif rank == 0:
-        teach_words(trainee, data["scenes"], training.words_minutes, training.seed)
+        first()
     same_start(trainee)
     average = average or {k: v.clone() for k, v in trainee.state_dict().items()}
     torch.manual_seed(hash((training.seed, rank, progress.step)))
     rng = np.random.default_rng([training.seed, rank, progress.step])
-    log.info(
-        "model: from step %d, %.2f M weights in the U-Net",
-        progress.step,
-        sum(p.numel() for p in trainee.unet.parameters()) / 1e6,
-    )
+    log.info("model: from step %d", progress.step)
 
-    start, at_start, saved_at, losses, first = time.monotonic(), progress.seconds, time.monotonic(), [], progress.step
+    start, at_start, saved_at, losses, begun = time.monotonic(), progress.seconds, time.monotonic(), [], progress.step
     while progress.seconds < 60 * training.minutes and (until is None or progress.seconds - at_start < until):
         rate = training.rate * min(1, (progress.step + 1) / training.warm_up)
         rate *= 0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * progress.seconds / (60 * training.minutes)))
-        losses.append(backward(trainee, data, rng, training))
+        losses.append(learn(rng, progress))
         progress.seconds = average_gradients(trainee, at_start + time.monotonic() - start)
         update(trainee, made, rate)
         decay = min(training.ema, (1 + progress.step) / (10 + progress.step))
@@ -151,7 +190,7 @@ def train_model(
         if rank > 0:
             continue
         if progress.step % 50 == 0:
-            speed = (progress.step - first) / (progress.seconds - at_start)
+            speed = (progress.step - begun) / (progress.seconds - at_start)
             left = training.minutes - progress.seconds / 60
             log.info(
                 "model: step %d, loss %.4f, %.2f steps/s, %.1f min left",
@@ -161,7 +200,7 @@ def train_model(
                 left,
             )
         if progress.step % 250 == 0:
-            log.info("model: held-out loss by noise %s", [round(v, 4) for v in validate(trainee, *data["held_out"])])
+            log.info("model: held-out loss by noise %s", [round(v, 4) for v in judge()])
         if time.monotonic() - saved_at > 60 * training.save_minutes:
             save(file, trainee, average, made, progress)
             saved_at = time.monotonic()
@@ -170,7 +209,7 @@ def train_model(
 
 
 def save(
-    file: Path, trainee: Trainee, average: dict[str, Tensor], made: list[torch.optim.Optimizer], progress: Progress
+    file: Path, trainee: Any, average: dict[str, Tensor], made: list[torch.optim.Optimizer], progress: Progress
 ) -> None:
     """Write a checkpoint; a kill while writing leaves the last one whole."""
     kept = {
@@ -203,7 +242,7 @@ def backward(trainee: Trainee, data: dict[str, Any], rng: np.random.Generator, t
     return float(loss.detach())
 
 
-def update(trainee: Trainee, made: list[torch.optim.Optimizer], rate: float) -> None:
+def update(trainee: Any, made: list[torch.optim.Optimizer], rate: float) -> None:
     """One step of all optimizers at learning rate `rate`."""
     torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
     for optimizer in made:

@@ -70,3 +70,32 @@ def test_all_for_an_accelerator_is_one_command_that_ends_in_time(tmp_path):
     printed, results = run("gpu", tmp_path, "--rounds", "1", "--steps", "2", "--seconds", "0.01")
     assert results == []
     assert printed.count("left out for want of time") == 7
+
+
+def run_cat(folder, *arguments: str) -> tuple[str, dict]:
+    command = [sys.executable, "-m", "benchmarks.cat", "--tiny", "--dtype", "float32", "--results", str(folder)]
+    command += ["--rounds", "1", "--steps", "4", "--threads", "1", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    [file] = folder.glob("*.json")
+    return done.stdout, json.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("model", ["sd3", "pixart"])
+def test_cat_is_timed_beside_the_unpruned_model_and_the_step_cache(tmp_path, model):
+    printed, result = run_cat(tmp_path, "--model", model, "--cfg", "1", "--processor-time")
+    [row] = result["rows"]
+    assert row["ideal_step_speed_up"] > 1.0
+    assert row["unpruned_step_seconds"] > 0
+    assert row["lazy_cache_calls"][0] > 0
+    assert result["machine"]["clock"] == "processor time"
+    assert row["step_speed_up_spread"] == [row["step_speed_up"]] * 2
+    assert "CAT Pruning against the unpruned model" in printed
+
+
+def test_cat_alone_keeps_every_round(tmp_path):
+    _, result = run_cat(tmp_path, "--rounds", "2", "--alone")
+    [row] = result["rows"]
+    assert row["rounds"] == 2
+    assert "lazy_cache_calls" not in row
+    assert result["machine"]["clock"] == "wall time"

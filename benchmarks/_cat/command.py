@@ -1,0 +1,78 @@
+"""`python dev.py bench cat --fidelity`: see `main`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from .._fidelity.captions import LARGEST_SET
+from .._fidelity.store import Store
+from .._fidelity.sweep import bar, missing, run
+from .._measure import SCRATCH
+from . import catalogue, report
+from .session import Session
+
+HERE = SCRATCH / "cat_fidelity"
+FLAG = "--fidelity"
+
+
+def asked_for(arguments: Sequence[str]) -> bool:
+    """Whether pictures are wanted, not seconds."""
+    return FLAG in arguments
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog=f"dev.py bench cat {FLAG}", description=main.__doc__)
+    parser.add_argument(FLAG, action="store_true", help="pictures, not seconds")
+    parser.add_argument("--groups", nargs="+", help="tables to make; default all")
+    parser.add_argument("--set", choices=["choose", "confirm"], default="choose", help="captions")
+    parser.add_argument("--captions", type=int, default=catalogue.COUNT, help="of every row")
+    parser.add_argument("--part", default="0/1", help="I/N: only every N-th batch, for N commands side by side")
+    parser.add_argument("--report", action="store_true", help="draw nothing: tables of what is there")
+    parser.add_argument("--weights", type=Path, help="another transformer; nothing is written to the results")
+    parser.add_argument("--out", type=Path, default=HERE, help="where what is drawn is kept")
+    options = parser.parse_args(arguments)
+    if not 1 <= options.captions <= LARGEST_SET:
+        parser.error(f"--captions is {options.captions}: give 1 to {LARGEST_SET}")
+    known = catalogue.build()
+    unknown = set(options.groups or ()) - set(known)
+    if unknown:
+        parser.error(f"no group is called {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
+    return options
+
+
+def main(arguments: Sequence[str]) -> int:
+    """How far CAT Pruning's pictures are from the unpruned ones, beside every simpler way to spend as little.
+
+    What is drawn is kept at once, and the same command goes on after an interruption.
+    """
+    options = parse(arguments)
+    groups = catalogue.build(options.set, options.captions)
+    groups = {name: rows for name, rows in groups.items() if name in (options.groups or groups)}
+    rows = [row for group in groups.values() for row in group]
+    worker, workers = (int(number) for number in options.part.split("/"))
+    store = Store(options.out, f"{worker}")
+    if not options.report and missing(rows, store, worker, workers):
+        session = Session.open(options.weights)
+        with bar(rows, store) as tell:
+            run(rows, store, session, worker, workers, done=tell)
+        store.reload()
+    if workers > 1 and missing(rows, store):
+        return 0
+    found = report.collect(groups, store)
+    for name, those in found.items():
+        print(f"\n{name}\n\n{report.table(those)}")
+    if options.weights is None:
+        report.save(found, about())
+    return 0
+
+
+def about() -> dict[str, object]:
+    """What the transformer is, from its file."""
+    from demo.transformer_store import read
+
+    config, weights, training = read()
+    count = sum(weight.numel() for name, weight in weights.items() if name != "pos_embed")
+    return {"weights": count, "blocks": config.blocks, "width": config.width, **training}
