@@ -37,9 +37,10 @@ class KeptCounts:
         """
         samples = min(keep.shape[0] // conditions, MAPPED_SAMPLES)
         with self._lock:
-            found = self._counts.setdefault(
-                (place, keep.device), _Counts(torch.zeros(samples, tokens, dtype=torch.int32, device=keep.device))
-            )
+            found = self._counts.get((place, keep.device))
+            if found is None:
+                found = _Counts(torch.zeros(samples, tokens, dtype=torch.int32, device=keep.device))
+                self._counts[place, keep.device] = found
             if found.kept.shape[0] == samples:
                 index = keep.unflatten(0, (conditions, -1))[:, :samples].transpose(0, 1).flatten(1)
                 found.kept.scatter_add_(1, index, torch.ones_like(index, dtype=torch.int32))
