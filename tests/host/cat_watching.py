@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from in_process import InProcessHost
-from tiny_transformers import sample
+from tiny_transformers import latent, prompt, sample
 
 SIZE = 272  # pixels: 34 latent pixels and 17 x 17 tokens
 TOKENS = 17 * 17
@@ -71,6 +71,29 @@ def watched(host: InProcessHost, model: Any, kind: str, **how: Any) -> tuple[tor
         out = sample(model, kind, **how)
     assert torch.isfinite(out).all()
     return out, calls
+
+
+def guided_sample(host: InProcessHost, guider: Any, steps: int = 8) -> torch.Tensor:
+    """An SD3 sampled through SamplerCustomAdvanced, which takes guiders of its own."""
+    given = {
+        "noise": host.call("RandomNoise", noise_seed=42)[0],
+        "guider": guider,
+        "sampler": host.call("KSamplerSelect", sampler_name="euler")[0],
+        "sigmas": host.call("BasicScheduler", model=guider.model_patcher, scheduler="normal", steps=steps, denoise=1.0)[
+            0
+        ],
+    }
+    samples: torch.Tensor = host.call("SamplerCustomAdvanced", latent_image=latent("sd3", SIZE, SIZE), **given)[0][
+        "samples"
+    ]
+    return samples
+
+
+def dual_guider(host: InProcessHost, model: Any, style: str = "regular") -> Any:
+    """A guider of three conditions, none of which is called both positive and first."""
+    how = {"cfg_conds": 3.0, "style": style, "cfg_cond2_negative": 2.0}
+    conditions = {"cond1": prompt("sd3", 1), "cond2": prompt("sd3", 4), "negative": prompt("sd3", 2)}
+    return host.call("DualCFGGuider", model=model, **conditions, **how)[0]
 
 
 def kept_objects(host: InProcessHost) -> list[Any]:

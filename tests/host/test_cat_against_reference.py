@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from cat_watching import SIZE, WARMUP, Watch, cat, watching
+from cat_watching import SIZE, WARMUP, Watch, cat, dual_guider, guided_sample, watching
 from in_process import InProcessHost
 from plain_cat import PlainExecution
-from tiny_transformers import TRANSFORMERS, latent, prompt, sample, shared
+from tiny_transformers import TRANSFORMERS, prompt, sample, shared
 from watching import relative_error
 
 CLOSE = 1e-5  # of samples, after eight steps of rounding
@@ -132,42 +132,24 @@ def test_inpainting(host: InProcessHost, differential: bool) -> None:
     both(host, "sd3", run, tokens=17 * 17)
 
 
-def guided(host: InProcessHost, build: Callable[[Any], Any]) -> Run:
-    def run(model: Any) -> torch.Tensor:
-        given = {
-            "noise": host.call("RandomNoise", noise_seed=42)[0],
-            "guider": build(model),
-            "sampler": host.call("KSamplerSelect", sampler_name="euler")[0],
-            "sigmas": host.call("BasicScheduler", model=model, scheduler="normal", steps=STEPS, denoise=1.0)[0],
-        }
-        start = latent("sd3", SIZE, SIZE)
-        samples: torch.Tensor = host.call("SamplerCustomAdvanced", latent_image=start, **given)[0]["samples"]
-        return samples
-
-    return run
-
-
-def dual(host: InProcessHost, model: Any, style: str) -> Any:
-    how = {"cfg_conds": 3.0, "style": style, "cfg_cond2_negative": 2.0}
-    conditions = {"cond1": prompt("sd3", 1), "cond2": prompt("sd3", 4), "negative": prompt("sd3", 2)}
-    return host.call("DualCFGGuider", model=model, **conditions, **how)[0]
-
-
 def perp_neg(host: InProcessHost, model: Any) -> Any:
     conditions = {"positive": prompt("sd3", 1), "negative": prompt("sd3", 4), "empty_conditioning": prompt("sd3", 2)}
     return host.call("PerpNegGuider", model=model, cfg=3.0, neg_scale=1.0, **conditions)[0]
 
 
-@pytest.mark.parametrize("name", ["dual regular", "dual nested", "perp-neg", "basic"])
-def test_guiders(host: InProcessHost, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "conditions"), [("dual regular", 3), ("dual nested", 3), ("perp-neg", 3), ("basic", 1)]
+)
+def test_guiders(host: InProcessHost, name: str, conditions: int) -> None:
     build = {
-        "dual regular": lambda model: dual(host, model, "regular"),
-        "dual nested": lambda model: dual(host, model, "nested"),
+        "dual regular": lambda model: dual_guider(host, model),
+        "dual nested": lambda model: dual_guider(host, model, "nested"),
         "perp-neg": lambda model: perp_neg(host, model),
         "basic": lambda model: host.call("BasicGuider", model=model, conditioning=prompt("sd3", 1))[0],
     }[name]
-    calls = both(host, "sd3", guided(host, build), tokens=17 * 17)
-    assert len(calls.pruned()) >= STEPS - WARMUP
+    calls = both(host, "sd3", lambda model: guided_sample(host, build(model)), tokens=17 * 17)
+    assert len(calls.pruned()) == STEPS - WARMUP
+    assert all(call.selected.shape[0] == conditions for call in calls.pruned())
 
 
 def test_skip_layer_guidance(host: InProcessHost) -> None:

@@ -283,44 +283,6 @@ def test_lazy_cache_and_pruning_share_a_run(host: InProcessHost) -> None:
         assert len(calls) < 14, "the cache left some steps out"
 
 
-def guided_sample(host: InProcessHost, guider: Any, kind: str) -> torch.Tensor:
-    model = guider.model_patcher
-    noise = host.call("RandomNoise", noise_seed=42)[0]
-    sampler = host.call("KSamplerSelect", sampler_name="euler")[0]
-    sigmas = host.call("BasicScheduler", model=model, scheduler="normal", steps=STEPS, denoise=1.0)[0]
-    how = {"noise": noise, "guider": guider, "sampler": sampler, "sigmas": sigmas}
-    samples: torch.Tensor = host.call("SamplerCustomAdvanced", latent_image=latent(kind, SIZE, SIZE), **how)[0][
-        "samples"
-    ]
-    return samples
-
-
-def test_guiders_of_three_conditions(host: InProcessHost) -> None:
-    from cat_watching import watching
-
-    model = cat(host, shared("sd3"))
-    one, two, empty = prompt("sd3", 1), prompt("sd3", 4), prompt("sd3", 2)
-    dual = host.call(
-        "DualCFGGuider",
-        model=model,
-        cond1=one,
-        cond2=two,
-        negative=empty,
-        cfg_conds=3.0,
-        style="regular",
-        cfg_cond2_negative=2.0,
-    )
-    basic = host.call("BasicGuider", model=model, conditioning=one)
-    perp = host.call(
-        "PerpNegGuider", model=model, positive=one, negative=two, empty_conditioning=empty, cfg=3.0, neg_scale=1.0
-    )
-    for (guider,), conditions in ((dual, 3), (basic, 1), (perp, 3)):
-        with watching(host) as calls:
-            assert torch.isfinite(guided_sample(host, guider, "sd3")).all()
-        assert len(calls.pruned()) == STEPS - WARMUP
-        assert all(call.selected.shape[0] == conditions for call in calls.pruned())
-
-
 def test_tokens_that_an_inpainting_mask_releases_are_computed_at_once(host: InProcessHost) -> None:
     """The mask opens from the right; taking turns alone, the sets would start at the top left."""
     side = SIZE // 8
@@ -341,15 +303,6 @@ def test_tokens_that_an_inpainting_mask_releases_are_computed_at_once(host: InPr
             assert released <= set(call.selected[0].tolist())
 
 
-def test_differential_diffusion_and_a_plain_mask(host: InProcessHost) -> None:
-    ramp = torch.linspace(0, 1, SIZE // 8).expand(1, SIZE // 8, SIZE // 8)
-    start = torch.randn(1, 16, SIZE // 8, SIZE // 8, generator=torch.Generator().manual_seed(3))
-    model = cat(host, shared("sd3"))
-    for one in (model, host.call("DifferentialDiffusion", model=model)[0]):
-        _, calls = watched(host, one, "sd3", latent={"samples": start, "noise_mask": ramp}, steps=12)
-        assert len(calls.pruned()) == 12 - WARMUP
-
-
 def test_more_tokens_released_than_a_set_holds_is_a_full_step(host: InProcessHost) -> None:
     model = cat(host, shared("sd3"), keep_ratio=0.1).clone()
     half = torch.zeros(1, 1, SIZE // 8, SIZE // 8)
@@ -364,29 +317,6 @@ def test_more_tokens_released_than_a_set_holds_is_a_full_step(host: InProcessHos
     given = {**latent("sd3", SIZE, SIZE), "noise_mask": torch.ones(1, SIZE // 8, SIZE // 8)}
     _, calls = watched(host, model, "sd3", latent=given)
     assert [call.selected is None for call in calls] == [True] * 3 + [False] * 2 + [True] + [False] * 2
-
-
-def test_controlnet_residuals_reach_the_selected_tokens(host: InProcessHost) -> None:
-    """A ControlNet's full-size residuals are cut to the set: at a fixed input nothing changes."""
-    import comfy.controlnet
-
-    class Residuals(comfy.controlnet.ControlBase):
-        def get_control(self, x_noisy: Any, t: Any, cond: Any, batched_number: int, transformer_options: Any) -> Any:
-            generator = torch.Generator().manual_seed(1)
-            return {"output": [torch.randn(x_noisy.shape[0], TOKENS, 128, generator=generator)] * 2}
-
-        def copy(self) -> Any:
-            return self
-
-    control = Residuals()
-    positive, negative = ([[one[0], {**one[1], "control": control}] for one in prompt("sd3", seed)] for seed in (1, 2))
-    how = {"positive": positive, "negative": negative}
-    model = shared("sd3")
-    out, calls = watched(host, cat(host, model), "sd3", **how)
-    assert len(calls.pruned()) == STEPS - WARMUP
-    full = sample(model, "sd3", **how, **HOW)
-    without, _ = watched(host, cat(host, model), "sd3")
-    assert (out - full).square().mean() < (without - full).square().mean()
 
 
 def test_a_run_that_fails_leaves_nothing(host: InProcessHost) -> None:

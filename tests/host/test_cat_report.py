@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from cat_watching import SIZE, TOKENS, WARMUP, cat, watched
-from in_process import InProcessHost, Run
-from tiny_transformers import latent, prompt, sample, shared
+from cat_watching import SIZE, TOKENS, WARMUP, cat, dual_guider, guided_sample, watched
+from in_process import InProcessHost
+from reporting import Graph, ending, executed, records, reporter, sampler, text_of
+from tiny_transformers import sample, shared
 from watching import apply, shared_model
 from watching import sample as sample_unet
 
-Graph = dict[str, dict[str, Any]]
+PROMPTS = ("text", "against")
 STEPS = 8
 KEEP = int(0.3 * TOKENS)
 OF_THE_OTHER = re.compile(r"AT-EDM|prune_ratio|attention block|\bblocks?\b", re.IGNORECASE)
@@ -34,24 +35,18 @@ def _report_wanted(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(host.module("patches.cat_apply"), "report_is_wanted", lambda: True)
 
 
-def graph(
-    kind: str = "sd3", *, seed: int = 1, steps: int = STEPS, keep: float = 0.3, report: str = "picture", batch: int = 1
-) -> Graph:
+def graph(kind: str = "sd3", *, seed: int = 1, steps: int = STEPS, keep: float = 0.3, report: str = "picture") -> Graph:
     """From a prompt to a picture, reported by its `picture` or its `latent`."""
     empty = {"sd3": "EmptySD3LatentImage", "pixart": "EmptyLatentImage"}[kind]
     found: Graph = {
         "load": {"class_type": "TinyCheckpoint", "inputs": {"kind": kind, "seed": 0}},
         "text": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cat on a mat", "clip": ["load", 1]}},
         "against": {"class_type": "CLIPTextEncode", "inputs": {"text": "dull", "clip": ["load", 1]}},
-        "empty": {"class_type": empty, "inputs": {"width": 384, "height": 288, "batch_size": batch}},
+        "empty": {"class_type": empty, "inputs": {"width": 384, "height": 288, "batch_size": 1}},
         "prune": pruner(keep),
-        "sample": sampler(seed, steps, "prune", "empty"),
-        "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["load", 2]}},
-        "save": {"class_type": "PreviewImage", "inputs": {"images": ["decode", 0]}},
+        "sample": sampler(seed, steps, "prune", "empty", prompts=PROMPTS),
     }
-    if report:
-        found["report"] = reporter("prune", {"picture": "decode", "latent": "sample"}[report])
-    return found
+    return ending(found, report)
 
 
 def pruner(keep: float) -> dict[str, Any]:
@@ -59,26 +54,8 @@ def pruner(keep: float) -> dict[str, Any]:
     return {"class_type": "CATPruningApply", "inputs": {"model": ["load", 0], **how}}
 
 
-def sampler(seed: int, steps: int, model: str, start: str, denoise: float = 1.0) -> dict[str, Any]:
-    how = {"cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": denoise, "seed": seed, "steps": steps}
-    links = {"model": [model, 0], "positive": ["text", 0], "negative": ["against", 0], "latent_image": [start, 0]}
-    return {"class_type": "KSampler", "inputs": {**how, **links}}
-
-
-def reporter(model: str, result: str) -> dict[str, Any]:
-    return {"class_type": "ATEDMReport", "inputs": {"model": [model, 0], "result": [result, 0]}}
-
-
-def text_of(run: Run, node: str = "report") -> str:
-    return str(run.outputs[node]["text"][0])
-
-
 def report(host: InProcessHost, model: Any, samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, str]:
     return host.call("ATEDMReport", model=model, result={"samples": samples})  # type: ignore[return-value]
-
-
-def records(host: InProcessHost) -> list[Any]:
-    return [run.record for run in host.module("patches.finished_runs")._finished]
 
 
 def steps_of(host: InProcessHost) -> dict[str, Any]:
@@ -169,10 +146,10 @@ def test_runs_do_not_mix(host: InProcessHost) -> None:
     both = graph(steps=6)
     upscale = {"width": 480, "height": 288, "upscale_method": "nearest-exact", "crop": "disabled"}
     both["larger"] = {"class_type": "LatentUpscale", "inputs": {"samples": ["sample", 0], **upscale}}
-    both["again"] = sampler(2, 9, "prune", "larger", denoise=0.75)
+    both["again"] = sampler(2, 9, "prune", "larger", 0.75, PROMPTS)
     both["second"] = reporter("prune", "again")
     both["other"] = pruner(0.5)
-    both["third"] = sampler(3, 7, "other", "empty")
+    both["third"] = sampler(3, 7, "other", "empty", prompts=PROMPTS)
     both["third report"] = reporter("other", "third")
     both["wrong"] = reporter("other", "sample")
     run = host.run(both)
@@ -193,8 +170,7 @@ def test_both_methods_in_one_workflow_have_their_own_words(host: InProcessHost) 
     text = {"text": "a cat", "clip": ["load unet", 1]}
     both["text unet"] = {"class_type": "CLIPTextEncode", "inputs": text}
     both["empty unet"] = {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 64, "batch_size": 1}}
-    both["sample unet"] = sampler(1, 4, "prune unet", "empty unet")
-    both["sample unet"]["inputs"] |= {"positive": ["text unet", 0], "negative": ["text unet", 0]}
+    both["sample unet"] = sampler(1, 4, "prune unet", "empty unet", prompts=("text unet", "text unet"))
     both["report unet"] = reporter("prune unet", "sample unet")
     run = host.run(both)
     assert text_of(run).startswith("CAT Pruning")
@@ -203,11 +179,31 @@ def test_both_methods_in_one_workflow_have_their_own_words(host: InProcessHost) 
     assert not OF_THIS.search(text_of(run, "report unet"))
 
 
-@pytest.mark.parametrize("part", ["patches.cat_recording", "patches.recording"])
-def test_each_method_speaks_of_itself_only(host: InProcessHost, part: str) -> None:
-    """Chart and maps are drawn from these words, and their own say nothing of either method."""
-    words = " ".join(str(word) for word in vars(host.module(part)._WORDING).values())
-    assert not (OF_THE_OTHER if "cat" in part else OF_THIS).search(words)
+@pytest.mark.parametrize("method", ["CAT Pruning", "AT-EDM"])
+def test_pictures_speak_of_their_own_method_only(
+    host: InProcessHost, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    words: list[str] = []
+    sheet = host.module("nodes.drawing.canvas").Sheet
+    draw = sheet.text
+
+    def written(self: Any, at: Any, text: str, *args: Any, **kwargs: Any) -> None:
+        words.append(text)
+        draw(self, at, text, *args, **kwargs)
+
+    monkeypatch.setattr(sheet, "text", written)
+    for module in ("patches.cat_apply", "patches.apply"):
+        monkeypatch.setattr(host.module(module), "report_is_wanted", lambda: True)
+    if method == "AT-EDM":
+        model = apply(host, shared_model("sdxl"))
+        report(host, model, sample_unet(model))
+    else:
+        model = cat(host, shared("sd3"))
+        report(host, model, sample(model, "sd3"))
+    said = " | ".join(words)
+    assert f"{method}: what this run did" in said
+    assert f"{method} · " in said
+    assert not (OF_THIS if method == "AT-EDM" else OF_THE_OTHER).search(said)
 
 
 def test_a_cached_run_reports_what_it_did(host: InProcessHost) -> None:
@@ -215,7 +211,7 @@ def test_a_cached_run_reports_what_it_did(host: InProcessHost) -> None:
     host.run(graph(seed=1, steps=6, report=""), executor)
     host.run(graph(seed=2, steps=7, report=""), executor)
     later = host.run(graph(seed=1, steps=6), executor)
-    assert "sample" not in {data["node"] for name, data in later.events if name == "executing"}
+    assert "sample" not in executed(later)
     assert "6 steps" in text_of(later)
     again = host.run(graph(seed=1, steps=6), executor)
     assert text_of(again) == text_of(later)
@@ -338,16 +334,7 @@ def test_a_clone_of_the_model_is_the_same_model(host: InProcessHost) -> None:
 
 def test_a_guider_of_three_conditions_is_reported(host: InProcessHost) -> None:
     model = cat(host, shared("sd3"))
-    one, two, empty = prompt("sd3", 1), prompt("sd3", 4), prompt("sd3", 2)
-    how = {"cfg_conds": 3.0, "style": "regular", "cfg_cond2_negative": 2.0}
-    guider = host.call("DualCFGGuider", model=model, cond1=one, cond2=two, negative=empty, **how)[0]
-    given = {
-        "noise": host.call("RandomNoise", noise_seed=42)[0],
-        "guider": guider,
-        "sampler": host.call("KSamplerSelect", sampler_name="euler")[0],
-        "sigmas": host.call("BasicScheduler", model=model, scheduler="normal", steps=STEPS, denoise=1.0)[0],
-    }
-    out = host.call("SamplerCustomAdvanced", latent_image=latent("sd3"), **given)[0]["samples"]
+    out = guided_sample(host, dual_guider(host, model))
     assert "8 model calls for each of 3 conditions" in report(host, model, out)[2]
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from in_process import InProcessHost, Run
+from in_process import InProcessHost
+from reporting import Graph, ending, executed, records, reporter, sampler, text_of
 from watching import apply, sample, schedule, shared_model, watched_sample
-
-Graph = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -37,34 +36,8 @@ def graph(seed: int = 1, steps: int = 2, ratio: float = 0.63, report: str = "pic
             "inputs": {"model": ["load", 0], "prune_ratio": ratio, "schedule": ["schedule", 0]},
         },
         "sample": sampler(seed, steps, "prune", "empty"),
-        "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["load", 2]}},
-        "save": {"class_type": "PreviewImage", "inputs": {"images": ["decode", 0]}},
     }
-    if report:
-        found["report"] = reporter("prune", {"picture": "decode", "latent": "sample"}[report])
-    return found
-
-
-def sampler(seed: int, steps: int, model: str, latent: str, denoise: float = 1.0) -> dict[str, Any]:
-    how = {"cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": denoise, "seed": seed, "steps": steps}
-    links = {"model": [model, 0], "positive": ["text", 0], "negative": ["text", 0], "latent_image": [latent, 0]}
-    return {"class_type": "KSampler", "inputs": {**how, **links}}
-
-
-def reporter(model: str, result: str) -> dict[str, Any]:
-    return {"class_type": "ATEDMReport", "inputs": {"model": [model, 0], "result": [result, 0]}}
-
-
-def text_of(run: Run, node: str = "report") -> str:
-    return str(run.outputs[node]["text"][0])
-
-
-def executed(run: Run) -> set[str]:
-    return {data["node"] for name, data in run.events if name == "executing" and data["node"]}
-
-
-def records(host: InProcessHost) -> list[Any]:
-    return [run.record for run in host.module("patches.finished_runs")._finished]
+    return ending(found, report)
 
 
 def test_the_node_shows_chart_maps_and_text(host: InProcessHost) -> None:
