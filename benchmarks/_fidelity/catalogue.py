@@ -154,6 +154,8 @@ def _main(sizes: Sizes, solve: _Solver) -> list[Row]:
         ]
     )
     prunings |= {f"recovery {one}": with_settings(recovery=one) for one in NEWER_RECOVERIES}
+    spared = ("G-WPR", "random", "even grid", *(f"recovery {one}" for one in NEWER_RECOVERIES))
+    prunings |= {f"{name}, the paper's schedule": in_papers_schedule(prunings[name]) for name in spared}
     rows = [_row("main", name, pruning, sizes.main, "confirm") for name, pruning in prunings.items()]
     return rows + [_fewer("main", "confirm", sizes.main, BASE, steps) for steps in FEWER[20]]
 
