@@ -116,6 +116,11 @@ def by_attention(control: str | None = None, **changed: Any) -> Pruning:
     return Pruning(SCHEDULE, replace(GWPR, **changed), control)
 
 
+def in_papers_schedule(pruning: Pruning) -> Pruning:
+    """The same at the paper's ratio, with the paper's early phase."""
+    return replace(pruning, schedule=PAPER_SCHEDULE)
+
+
 def at_ratio(pruning: Pruning, ratio: float) -> Pruning:
     """The same at another ratio."""
     return replace(pruning, schedule=replace(pruning.schedule, prune_ratio=ratio))
@@ -149,6 +154,8 @@ def _main(sizes: Sizes, solve: _Solver) -> list[Row]:
         ]
     )
     prunings |= {f"recovery {one}": with_settings(recovery=one) for one in NEWER_RECOVERIES}
+    spared = ("G-WPR", "random", "even grid", *(f"recovery {one}" for one in NEWER_RECOVERIES))
+    prunings |= {f"{name}, the paper's schedule": in_papers_schedule(prunings[name]) for name in spared}
     rows = [_row("main", name, pruning, sizes.main, "confirm") for name, pruning in prunings.items()]
     return rows + [_fewer("main", "confirm", sizes.main, BASE, steps) for steps in FEWER[20]]
 
@@ -159,15 +166,15 @@ def _fewer(group: str, captions: CaptionSet, count: int, full: Sampling, steps: 
 
 
 def _selection(sizes: Sizes) -> list[Row]:
-    rows = []
+    """Every ranking and every control, in the paper's schedule."""
+    found: dict[str, Pruning] = {}
     for selection in SELECTIONS:
         for ranking in RANKINGS:
             name = f"{selection}, G-WPR of {ranking}" if "attention" in ranking else f"{selection}, ranking {ranking}"
-            rows.append(_row("selection", name, with_settings(selection=selection, ranking=ranking), sizes.ablation))
+            found[name] = with_settings(selection=selection, ranking=ranking)
         for control in CONTROLS:
-            pruning = by_attention(control, selection=selection)
-            rows.append(_row("selection", f"{selection}, {control}", pruning, sizes.ablation))
-    return rows
+            found[f"{selection}, {control}"] = by_attention(control, selection=selection)
+    return [_row("selection", name, in_papers_schedule(pruning), sizes.ablation) for name, pruning in found.items()]
 
 
 def _recovery(sizes: Sizes) -> list[Row]:
@@ -293,15 +300,11 @@ def _peers(sizes: Sizes, solve: _Solver) -> list[Row]:
 
 def _ranking(sizes: Sizes) -> list[Row]:
     """How the paper's ranking is made, in the paper's schedule."""
-
-    def made(control: str | None = None, **changed: Any) -> Pruning:
-        return replace(by_attention(control, **changed), schedule=PAPER_SCHEDULE)
-
-    found = {f"{one} iterations": made(iterations=one) for one in (1, 2, 3, 5, 10, 20)}
-    found["1 iteration, warm start"] = made(warm_start=True)
-    found |= {f"{one} voters of 256": made(f"{one} voters") for one in (16, 64)}
-    found |= {f"ranked every {one}": made(rank_interval=one) for one in (2, 4, 8, 20)}
-    return [_row("ranking", name, pruning, sizes.ablation) for name, pruning in found.items()]
+    found = {f"{one} iterations": by_attention(iterations=one) for one in (1, 2, 3, 5, 10, 20)}
+    found["1 iteration, warm start"] = by_attention(warm_start=True)
+    found |= {f"{one} voters of 256": by_attention(f"{one} voters") for one in (16, 64)}
+    found |= {f"ranked every {one}": by_attention(rank_interval=one) for one in (2, 4, 8, 20)}
+    return [_row("ranking", name, in_papers_schedule(pruning), sizes.ablation) for name, pruning in found.items()]
 
 
 def _levels(sizes: Sizes, solve: _Solver) -> list[Row]:
