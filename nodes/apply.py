@@ -117,7 +117,8 @@ class ATEDMApply(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "Rounds of page rank, for a ranking by attention. Each costs at most one attention call a block."
+                        "Rounds of page rank, for a ranking by attention. Each costs at most one attention call a "
+                        "block."
                     ),
                 ),
                 io.Combo.Input(
