@@ -77,7 +77,7 @@ BUDGETS: dict[str, CATPruning] = {
 }
 """At FLOPs of their own."""
 
-LAZY = {f"LazyCache {at:g}": Peer("lazy_cache", (("threshold", at),)) for at in (0.1, 0.2, 0.4)}
+LAZY = {"LazyCache 0.2": Peer("lazy_cache", (("threshold", 0.2),))}
 
 
 def build(captions: CaptionSet = "choose", count: int = COUNT) -> dict[str, list[CATRow]]:
