@@ -39,6 +39,8 @@ METHODS: dict[str, CATPruning] = {
     "CAT Pruning, defaults": CATPruning(),
     "round robin": CATPruning(ROUND_ROBIN),
     "round robin, scattered": CATPruning(SCATTERED),
+    "hot share 0.5": CATPruning(replace(PUBLISHED_SELECTION, hot_share=0.5)),
+    "hot share 0.75": CATPruning(replace(PUBLISHED_SELECTION, hot_share=0.75)),
     "hot clusters only": CATPruning(HOT_ONLY),
     "largest change, no clusters": CATPruning(control="largest change"),
     "random": CATPruning(control="random"),
