@@ -71,6 +71,8 @@ BUDGETS: dict[str, CATPruning] = {
     "CAT Pruning, defaults": CATPruning(),
     "keep 0.2": CATPruning(replace(PUBLISHED_SELECTION, keep_ratio=0.2)),
     "keep 0.5": CATPruning(replace(PUBLISHED_SELECTION, keep_ratio=0.5)),
+    "keep 0.5, round robin": CATPruning(replace(ROUND_ROBIN, keep_ratio=0.5)),
+    "keep 0.7": CATPruning(replace(PUBLISHED_SELECTION, keep_ratio=0.7)),
     "warm-up 0.15": CATPruning(schedule=replace(PUBLISHED_SCHEDULE, warmup=0.15, least_full_steps=2)),
     "warm-up 0.5": CATPruning(schedule=replace(PUBLISHED_SCHEDULE, warmup=0.5)),
     "refresh every 4": CATPruning(schedule=replace(PUBLISHED_SCHEDULE, refresh_interval=4)),
