@@ -98,7 +98,7 @@ def main() -> None:
         "dtype": options.dtype,
         "cfg": options.cfg,
     }
-    where |= {"keep_ratio": options.keep, "steps": options.steps, "attention": "PyTorch", "rounds": options.rounds}
+    where |= {"keep_ratio": options.keep, "steps": options.steps, "attention": "PyTorch"}
     where["clock"] = "processor time" if options.processor_time else "wall time"
     rows: dict[int, dict[str, Any]] = {}
     file = result_path(options, device, sizes)

@@ -150,6 +150,7 @@ def cat() -> str:
             [
                 what,
                 f"{row['size']} px",
+                f"{row['rounds']}, {machine['clock']}",
                 f"{row['unpruned_step_seconds']:.3g} s",
                 f"{times(row['step_speed_up'])} ({times(row['ideal_step_speed_up'])})",
                 f"{times(row['speed_up_of_28_steps'])} ({times(row['ideal_speed_up_of_28_steps'])})",

@@ -39,6 +39,8 @@ METHODS: dict[str, CATPruning] = {
     "CAT Pruning, defaults": CATPruning(),
     "round robin": CATPruning(ROUND_ROBIN),
     "round robin, scattered": CATPruning(SCATTERED),
+    "hot share 0.5": CATPruning(replace(PUBLISHED_SELECTION, hot_share=0.5)),
+    "hot share 0.75": CATPruning(replace(PUBLISHED_SELECTION, hot_share=0.75)),
     "hot clusters only": CATPruning(HOT_ONLY),
     "largest change, no clusters": CATPruning(control="largest change"),
     "random": CATPruning(control="random"),
@@ -69,6 +71,8 @@ BUDGETS: dict[str, CATPruning] = {
     "CAT Pruning, defaults": CATPruning(),
     "keep 0.2": CATPruning(replace(PUBLISHED_SELECTION, keep_ratio=0.2)),
     "keep 0.5": CATPruning(replace(PUBLISHED_SELECTION, keep_ratio=0.5)),
+    "keep 0.5, round robin": CATPruning(replace(ROUND_ROBIN, keep_ratio=0.5)),
+    "keep 0.7": CATPruning(replace(PUBLISHED_SELECTION, keep_ratio=0.7)),
     "warm-up 0.15": CATPruning(schedule=replace(PUBLISHED_SCHEDULE, warmup=0.15, least_full_steps=2)),
     "warm-up 0.5": CATPruning(schedule=replace(PUBLISHED_SCHEDULE, warmup=0.5)),
     "refresh every 4": CATPruning(schedule=replace(PUBLISHED_SCHEDULE, refresh_interval=4)),
@@ -77,7 +81,7 @@ BUDGETS: dict[str, CATPruning] = {
 }
 """At FLOPs of their own."""
 
-LAZY = {f"LazyCache {at:g}": Peer("lazy_cache", (("threshold", at),)) for at in (0.1, 0.2, 0.4)}
+LAZY = {"LazyCache 0.2": Peer("lazy_cache", (("threshold", 0.2),))}
 
 
 def build(captions: CaptionSet = "choose", count: int = COUNT) -> dict[str, list[CATRow]]:

@@ -11,11 +11,13 @@ import torch
 
 from devtools.layout import ROOT
 
+from .._fidelity.captions import FIRST_SEED
 from .._fidelity.store import Store
 from .._fidelity.summary import Measured, fewer_steps_at, measured
 from .._fidelity.tables import insert, markdown
 from .._measure import RESULTS, machine
 from .cases import CATRow
+from .catalogue import build
 
 FOLDER = RESULTS / "cat_fidelity"
 DOCUMENT = ROOT / "docs" / "cat_fidelity.md"
@@ -123,7 +125,10 @@ def file_name(group: str, captions: str) -> str:
 
 def draw_up() -> None:
     """The document's tables from the JSON files alone, so that they cannot say anything else."""
-    made = {file.stem: table(json.loads(file.read_text("utf-8"))["lines"]) for file in sorted(FOLDER.glob("*.json"))}
+    names = [file_name(group, captions) for group in build() for captions in FIRST_SEED]
+    made = dict.fromkeys(names, "Not measured yet.")
+    for file in sorted(FOLDER.glob("*.json")):
+        made[file.stem] = table(json.loads(file.read_text(encoding="utf-8"))["lines"])
     if DOCUMENT.exists():
         insert(DOCUMENT, made)
 

@@ -195,3 +195,13 @@ def test_wrong_arguments_are_refused(arguments: list[str], said: str, capsys: py
     with pytest.raises(SystemExit):
         command.parse(["--fidelity", *arguments])
     assert said in capsys.readouterr().err
+
+
+def test_the_document_says_what_the_results_say() -> None:
+    text = report.DOCUMENT.read_text(encoding="utf-8")
+    for file in sorted(report.FOLDER.glob("*.json")):
+        marker = f"<!-- table {file.stem} -->"
+        if marker in text:
+            shown = text.split(marker, 1)[1].split("<!-- end -->", 1)[0].strip()
+            assert shown == report.table(json.loads(file.read_text(encoding="utf-8"))["lines"])
+    assert text.count("<!-- table ") == text.count("<!-- end -->") > 0
