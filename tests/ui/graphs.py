@@ -14,10 +14,13 @@ TEMPLATES = sorted((ROOT / "example_workflows").glob("*.json"))
 # Where a server looks for what a loader's first input names.
 FOLDERS = {
     "CheckpointLoaderSimple": "models/checkpoints",
+    "CLIPLoader": "models/text_encoders",
     "ControlNetLoader": "models/controlnet",
     "LoadImage": "input",
     "LoraLoader": "models/loras",
     "LoraLoaderModelOnly": "models/loras",
+    "UNETLoader": "models/diffusion_models",
+    "VAELoader": "models/vae",
 }
 
 FINISHED = """() => { const seen = window.seen ??= []; if (!window.listening) { window.listening = true;

@@ -16,6 +16,7 @@ from frontend import Frontend
 from graphs import demo_graph, run_and_wait
 from PIL import Image
 
+from atedm_core.dsap import DEFAULT_RATIO
 from devtools.layout import ROOT
 
 HELP = ROOT / "web" / "docs" / "images"
@@ -88,7 +89,7 @@ def test_budget(modern: Frontend) -> None:
 
 
 def test_graph_for_the_readme(modern: Frontend) -> None:
-    node = demo_graph(modern, ratio=0.63)
+    node = demo_graph(modern, ratio=DEFAULT_RATIO)
     modern.set(node["KSampler"], "steps", 20)
     modern.js(LOW, node["ATEDMApply"])
     run_and_wait(modern)
@@ -96,7 +97,7 @@ def test_graph_for_the_readme(modern: Frontend) -> None:
 
 
 def test_report(modern: Frontend) -> None:
-    node = demo_graph(modern, ratio=0.63)
+    node = demo_graph(modern, ratio=DEFAULT_RATIO)
     modern.set(node["KSampler"], "steps", 20)
     modern.page.set_viewport_size({"width": 2500, "height": 1200})
     report = modern.add("ATEDMReport", 1600, 40)
