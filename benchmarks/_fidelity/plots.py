@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,12 @@ def step_map(found: Sequence[Line], file: Path) -> None:
         return
     size = (3.6 * len(samplers), 3.6 * len(kinds))
     figure, axes = plt.subplots(len(kinds), len(samplers), figsize=size, sharey="row", squeeze=False)
+    colours = {ratio: f"C{number}" for number, ratio in enumerate(sorted({line["ratio"] for line in found}))}
     for row, (kind, title) in zip(axes, kinds.items(), strict=True):
         for axis, sampler in zip(row, samplers, strict=True):
-            _gains(axis, [line for line in found if line["sampler"] == sampler and f"{kind}_gain" in line], kind)
+            _gains(
+                axis, [line for line in found if line["sampler"] == sampler and f"{kind}_gain" in line], kind, colours
+            )
             axis.set_title(f"{sampler}, {title}", fontsize=9)
         row[0].set_ylabel("dB nearer than fewer steps\n(above 0: pruning wins)")
     if axes[0][0].lines[1:]:  # beside the line at 0
@@ -81,12 +84,13 @@ def step_map(found: Sequence[Line], file: Path) -> None:
     _save(figure, file)
 
 
-def _gains(axis: Axes, found: Sequence[Line], kind: str) -> None:
+def _gains(axis: Axes, found: Sequence[Line], kind: str, colours: Mapping[float, str]) -> None:
     for ranking, ratio in sorted({(line["ranking"], line["ratio"]) for line in found}):
         own = [line for line in found if (line["ranking"], line["ratio"]) == (ranking, ratio)]
         points = sorted((line["steps"], line[f"{kind}_gain"]) for line in own)
         style = "-o" if ranking == "defaults" else "--s"
-        axis.plot(*zip(*points, strict=True), style, label=f"{ranking}, {ratio:g}", markersize=4)
+        label = f"{ranking}, {ratio:g}"
+        axis.plot(*zip(*points, strict=True), style, label=label, markersize=4, color=colours[ratio])
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xscale("log")
     steps = sorted({line["steps"] for line in found})
