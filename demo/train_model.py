@@ -117,8 +117,7 @@ def train_model(
     def first() -> None:
         teach_words(trainee, data["scenes"], training.words_minutes, training.seed)
 
-    weights = sum(p.numel() for p in trainee.unet.parameters()) / 1e6
-    log.info("model: %.2f M weights in the U-Net", weights)
+    log.info("model: %.2f M weights in the U-Net", sum(p.numel() for p in trainee.unet.parameters()) / 1e6)
     go_on(
         trainee,
         optimizers(trainee, training),

@@ -39,7 +39,7 @@ def selector(control: str, base: type) -> type:
     if control not in CONTROLS:
         raise ValueError(f"control is {control!r}: choose one of {', '.join(CONTROLS)}")
 
-    class Control(base):  # type: ignore[misc]
+    class Control(base):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
             self._generator = torch.Generator().manual_seed(RANDOM_SEED)

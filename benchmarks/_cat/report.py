@@ -12,6 +12,7 @@ import torch
 from devtools.layout import ROOT
 
 from .._fidelity.captions import FIRST_SEED
+from .._fidelity.cases import Row
 from .._fidelity.store import Store
 from .._fidelity.summary import Measured, fewer_steps_at, measured
 from .._fidelity.tables import insert, markdown
@@ -25,7 +26,7 @@ BASELINE = "round robin"
 Line = dict[str, Any]
 
 
-def is_fewer_steps(row: CATRow) -> bool:
+def is_fewer_steps(row: Row) -> bool:
     """Whether a row is the control of taking fewer steps."""
     return row.case.unpruned and row.against is not None
 
@@ -63,7 +64,7 @@ def _line(one: Measured, baseline: Measured | None, fewer: Sequence[Measured]) -
 
 def _equal_cost(share: float, fewer: Sequence[Measured]) -> list[float]:
     """PSNR per picture of as many unpruned steps as the same FLOPs pay for."""
-    return fewer_steps_at(share, fewer)  # type: ignore[arg-type]
+    return fewer_steps_at(share, fewer)
 
 
 def _paired(own: Sequence[float], other: Sequence[float]) -> Line:

@@ -50,7 +50,7 @@ class Session:
         logging.getLogger(_host.PACK_NAME).setLevel(logging.ERROR)
         logging.getLogger().setLevel(logging.WARNING)
         _, clip, vae = model.load(store.DEFAULT_FILE)
-        return Session(transformer.load(file or transformer.DEFAULT_FILE), clip, vae)
+        return Session(transformer.load(file) if file else transformer.load(), clip, vae)
 
     def draw(self, case: CATCase, captions: tuple[Caption, ...], **_: Any) -> Drawn:
         """Pictures of a case. `info` has per picture: `flops`, `calls` of the model, `seconds` of sampling."""
