@@ -24,8 +24,15 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], wher
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The same as a Markdown table."""
+    """The same as a Markdown table.
+
+    Raises:
+        ValueError: a row has more or fewer cells than there are columns.
+    """
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    for line in lines:
+        if len(line) != len(columns):
+            raise ValueError(f"{len(columns)} columns {list(columns)}, but a row of {len(line)} cells: {list(line)}")
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

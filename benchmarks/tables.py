@@ -24,6 +24,7 @@ from ._tables import markdown, times
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 GIB = 1024.0
+TITLES = {"sdxl": "SDXL", "sd15": "SD 1.5", "sd3": "SD3-medium", "pixart": "PixArt-Sigma"}
 
 
 def results(kind: str) -> list[tuple[str, dict[str, Any]]]:
@@ -35,8 +36,14 @@ def results(kind: str) -> list[tuple[str, dict[str, Any]]]:
 def machine_line(machine: dict[str, Any]) -> str:
     """What a table says of where it was measured."""
     parts = f"{machine['device']} ({machine['cpu_capability']})" if "cpu" in machine["torch"] else machine["device"]
-    threads = f", {machine['threads']} threads" if "cpu" in machine["torch"] else ""
+    count = machine["threads"]
+    threads = f", {count} thread{'s' * (count > 1)}" if "cpu" in machine["torch"] else ""
     return f"{parts}{threads}, torch {machine['torch']}"
+
+
+def title(machine: dict[str, Any]) -> str:
+    """The measured model as people call it."""
+    return TITLES.get(machine["model"], machine["model"])
 
 
 def speed() -> str:
@@ -48,7 +55,7 @@ def speed() -> str:
         for size in sorted({row["size"] for row in own}):
             cells = [f"{times(row['speed_up'])} ({times(row['ideal'])})" for row in own if row["size"] == size]
             batch = machine.get("batch", 1) * (2 if machine["cfg"] > 1 else 1)
-            what = f"{machine['model'].upper()}, {size} px, {machine['dtype']}, {batch} in a batch"
+            what = f"{title(machine)}, {size} px, {machine['dtype']}, {batch} in a batch"
             ranking = machine.get("ranking", "self-attention")
             rows.append([f"{what}, ranked by {ranking}, {machine_line(machine)}", *cells])
     return markdown(["where", "after the first layer", "inside the first layer", "at the block's start"], rows)
@@ -62,7 +69,7 @@ def beside() -> str:
             continue
         for row in result["rows"]:
             low, high = row["spread"]
-            what = f"{result['machine']['model'].upper()}, {row['size']} px"
+            what = f"{title(result['machine'])}, {row['size']} px"
             rows.append([row["contender"], what, times(row["speed_up"]), f"{low:.2f} to {high:.2f}"])
     return markdown(["", "model", "speed-up", "min to max"], rows)
 
@@ -145,7 +152,7 @@ def cat() -> str:
     for _, result in results("cat"):
         machine = result["machine"]
         conditions = "two conditions" if machine["cfg"] > 1 else "one condition"
-        what = f"{machine['model'].upper()}, {machine['dtype']}, {conditions}, {machine_line(machine)}"
+        what = f"{title(machine)}, {machine['dtype']}, {conditions}, {machine_line(machine)}"
         rows += [
             [
                 what,
@@ -162,6 +169,7 @@ def cat() -> str:
     head = [
         "where",
         "size",
+        "rounds, clock",
         "full step",
         "pruned step",
         "28 steps",

@@ -9,6 +9,7 @@ import torch
 from benchmarks import _host, tables
 from benchmarks._contenders import POINTS, ideal_speed_up, peers, pruned, stacked, unpruned
 from benchmarks._measure import interleave, peak_tensor_bytes
+from benchmarks._tables import markdown
 from benchmarks.overhead import OperationCounter, Stopwatch
 
 CPU = torch.device("cpu")
@@ -79,6 +80,12 @@ def test_documents_agree_with_the_results():
 def test_a_table_that_nobody_makes_is_named():
     with pytest.raises(SystemExit, match="no table is called 'nonsense'"):
         tables.renewed("<!-- table: nonsense -->\n<!-- end of table -->")
+
+
+def test_a_row_that_does_not_fit_its_table_is_refused():
+    assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
+    with pytest.raises(ValueError, match=r"2 columns \['a', 'b'\], but a row of 3 cells"):
+        markdown(["a", "b"], [["1", "2", "3"]])
 
 
 def test_pruning_adds_nothing_to_peak_memory(comfyui):
