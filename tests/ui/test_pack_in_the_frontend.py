@@ -37,6 +37,7 @@ def search_and_place(ui: Frontend, name: str) -> None:
     assert canvas
     x, y = canvas["x"] + 0.75 * canvas["width"], canvas["y"] + 0.8 * canvas["height"]
     ui.page.mouse.dblclick(x, y)
+    ui.wait("() => document.activeElement?.tagName === 'INPUT'")  # letters typed before that are shortcuts
     ui.page.keyboard.type(name)
     expect(ui.page.get_by_test_id("result-item").first).to_contain_text(name)
     ui.page.keyboard.press("Enter")
