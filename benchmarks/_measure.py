@@ -171,6 +171,17 @@ def run_alone(module: str, *arguments: str) -> Any:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def rounded(value: Any) -> Any:
+    """Six digits, in lists and dictionaries too: more than figures are worth, few enough to read what changed."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return value
+
+
 def save(path: Path, result: dict[str, Any]) -> Path:
     """Write a result as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,18 @@ def asked_for(arguments: Sequence[str]) -> bool:
     return FLAG in arguments
 
 
+def part_of(text: str) -> tuple[int, int]:
+    """Which part, and of how many.
+
+    >>> part_of("1/4")
+    (1, 4)
+    """
+    number, slash, count = text.partition("/")
+    if not slash or not number.isdecimal() or not count.isdecimal() or int(number) >= int(count):
+        raise argparse.ArgumentTypeError(f"{text!r}: give I/N with I from 0 to N - 1, such as 0/2 and 1/2")
+    return int(number), int(count)
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog=f"dev.py bench cat {FLAG}", description=main.__doc__)
@@ -29,13 +41,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--groups", nargs="+", help="tables to make; default all")
     parser.add_argument("--set", choices=["choose", "confirm"], default="choose", help="captions")
     parser.add_argument("--captions", type=int, default=catalogue.COUNT, help="of every row")
-    parser.add_argument("--part", default="0/1", help="I/N: only every N-th batch, for N commands side by side")
+    parser.add_argument(
+        "--part", type=part_of, default="0/1", help="I/N: only every N-th batch, for N commands side by side"
+    )
     parser.add_argument("--report", action="store_true", help="draw nothing: tables of what is there")
     parser.add_argument("--weights", type=Path, help="another transformer; nothing is written to the results")
     parser.add_argument("--out", type=Path, default=HERE, help="where what is drawn is kept")
     options = parser.parse_args(arguments)
     if not 1 <= options.captions <= LARGEST_SET:
         parser.error(f"--captions is {options.captions}: give 1 to {LARGEST_SET}")
+    if options.weights is not None and not options.weights.is_file():
+        parser.error(f"--weights is {options.weights}: there is no such file")
     known = catalogue.build()
     unknown = set(options.groups or ()) - set(known)
     if unknown:
@@ -52,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     groups = catalogue.build(options.set, options.captions)
     groups = {name: rows for name, rows in groups.items() if name in (options.groups or groups)}
     rows = [row for group in groups.values() for row in group]
-    worker, workers = (int(number) for number in options.part.split("/"))
+    worker, workers = options.part
     store = Store(options.out, f"{worker}")
     if not options.report and missing(rows, store, worker, workers):
         session = Session.open(options.weights)

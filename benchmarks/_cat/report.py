@@ -15,8 +15,9 @@ from .._fidelity.captions import FIRST_SEED
 from .._fidelity.cases import Row
 from .._fidelity.store import Store
 from .._fidelity.summary import Measured, fewer_steps_at, measured
-from .._fidelity.tables import insert, markdown
-from .._measure import RESULTS, machine
+from .._fidelity.tables import insert
+from .._measure import RESULTS, machine, rounded
+from .._tables import markdown
 from .cases import CATRow
 from .catalogue import build
 
@@ -58,13 +59,8 @@ def _line(one: Measured, baseline: Measured | None, fewer: Sequence[Measured]) -
     if baseline is not None and baseline is not one:
         line["against_round_robin"] = _paired(psnr, baseline.of("psnr"))
     if fewer:
-        line["against_fewer_steps"] = _paired(psnr, _equal_cost(share, fewer))
+        line["against_fewer_steps"] = _paired(psnr, fewer_steps_at(share, fewer))
     return line
-
-
-def _equal_cost(share: float, fewer: Sequence[Measured]) -> list[float]:
-    """PSNR per picture of as many unpruned steps as the same FLOPs pay for."""
-    return fewer_steps_at(share, fewer)
 
 
 def _paired(own: Sequence[float], other: Sequence[float]) -> Line:
@@ -112,7 +108,7 @@ def save(found: dict[str, list[Line]], about: dict[str, Any]) -> None:
     """Write lines as JSON, and the document's tables from all JSON there is."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, those in found.items():
-        content = {"machine": machine(torch.device("cpu")), "model": about, "lines": _rounded(those)}
+        content = {"machine": machine(torch.device("cpu")), "model": about, "lines": rounded(those)}
         text = json.dumps(content, indent=1) + "\n"
         (FOLDER / f"{file_name(name, those[0]['captions'])}.json").write_text(text, encoding="utf-8")
     draw_up()
@@ -132,13 +128,3 @@ def draw_up() -> None:
         made[file.stem] = table(json.loads(file.read_text(encoding="utf-8"))["lines"])
     if DOCUMENT.exists():
         insert(DOCUMENT, made)
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_rounded(one) for one in value]
-    return value

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,8 @@ from atedm_core.transformer_cost import TransformerStructure, transformer_flops
 from .. import _host, _peers
 from .._fidelity.captions import Caption
 from .._fidelity.cases import Sampling
-from .._fidelity.session import Conditioning, Drawn
+from .._fidelity.drawing import Conditioning, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
+from .._fidelity.session import Drawn
 from .cases import CATCase, CATPruning
 from .controls import in_place
 
@@ -32,42 +31,38 @@ class Session:
     """The transformer with the demo model's CLIP and VAE, loaded."""
 
     model: Any
-    clip: Any
+    texts: Texts
     vae: Any
-    _encoded: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def open(file: Path | None = None, threads: int = 1) -> Session:
         """Load ComfyUI, this pack and the models; `file` is another transformer than the bundled one."""
-        torch.set_num_threads(threads)
-        _host.enter(torch.device("cpu"))
-        import comfy.utils
-
+        enter_quietly(threads)
         from demo import model, store, transformer
 
-        comfy.utils.set_progress_bar_enabled(False)
-        # a line for every run, of thousands
-        logging.getLogger(_host.PACK_NAME).setLevel(logging.ERROR)
-        logging.getLogger().setLevel(logging.WARNING)
         _, clip, vae = model.load(store.DEFAULT_FILE)
-        return Session(transformer.load(file) if file else transformer.load(), clip, vae)
+        # cut to as many tokens as it was trained with
+        texts = Texts(clip, transformer.TEXT_TOKENS)
+        return Session(transformer.load(file) if file else transformer.load(), texts, vae)
 
     def draw(self, case: CATCase, captions: tuple[Caption, ...], **_: Any) -> Drawn:
         """Pictures of a case. `info` has per picture: `flops`, `calls` of the model, `seconds` of sampling."""
         edge = case.sampling.size // 8
-        sigmas = self._sigmas(case.sampling)
+        sigmas = sigmas_of(self.model, case.sampling)
         if case.held is not None:
             sigmas = torch.cat([sigmas[: case.held], sigmas[-1:]])  # one long step from there is the same
-        noise = torch.cat([_noise(one.seed, edge) for one in captions])
+        noise = noise_of(captions, edge)
         computed: list[tuple[int, int]] = []
         with ExitStack() as around, torch.inference_mode():
-            positive, negative = self._conditioning([one.text for one in captions]), self._conditioning([""])
+            positive, negative = (self.texts.conditioning(texts) for texts in ([one.text for one in captions], [""]))
             around.enter_context(in_place(case.pruning.control if case.pruning else None))
-            around.enter_context(self._counted(computed))
+            # how many samples and how many image tokens each reached the last layer
+            last = self.model.model.diffusion_model.final_layer
+            around.enter_context(inputs_noted(last, lambda given: computed.append((given.shape[0], given.shape[1]))))
             started = time.perf_counter()
             latents = self._sample(self._patched(case), noise, case.sampling, sigmas, positive, negative)
             seconds = time.perf_counter() - started
-            pictures = (self.vae.decode(latents).clamp(0, 1) * 255).round().byte().numpy()
+            pictures = decoded(self.vae, latents).numpy()
         structure, tokens = self.structure(), (edge // PATCH) ** 2
         text = positive[0][0].shape[1]
         flops = sum(rows * transformer_flops(structure, tokens, text, kept) for rows, kept in computed)
@@ -94,23 +89,6 @@ class Session:
             return getattr(_peers, case.peer.name)(self.model, **dict(case.peer.arguments))
         return self.model
 
-    @contextmanager
-    def _counted(self, computed: list[tuple[int, int]]) -> Iterator[None]:
-        """Notes of every call how many samples and how many image tokens each reached the last layer."""
-        last = self.model.model.diffusion_model.final_layer
-        hook = last.register_forward_pre_hook(lambda module, given: computed.append(tuple(given[0].shape[:2])))
-        try:
-            yield
-        finally:
-            hook.remove()
-
-    def _sigmas(self, sampling: Sampling) -> Tensor:
-        import comfy.samplers
-
-        return comfy.samplers.KSampler(
-            self.model, sampling.steps, torch.device("cpu"), sampling.sampler, sampling.scheduler
-        ).sigmas
-
     def _sample(
         self,
         model: Any,
@@ -129,26 +107,9 @@ class Session:
             model, noise, sampling.cfg, sampler, sigmas, positive, negative, empty, disable_pbar=True, seed=0
         )
 
-    def _conditioning(self, texts: list[str]) -> Conditioning:
-        """One conditioning whose rows are the texts, cut to as many tokens as the transformer was trained with."""
-        from demo.transformer import TEXT_TOKENS
-
-        for text in texts:
-            if text not in self._encoded:
-                self._encoded[text] = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))[0]
-        found = [self._encoded[text] for text in texts]
-        pooled = torch.cat([extra["pooled_output"] for _, extra in found])
-        return [[torch.cat([context[:, :TEXT_TOKENS] for context, _ in found]), {"pooled_output": pooled}]]
-
 
 def _pruned(model: Any, pruning: CATPruning) -> Any:
     # the pack under its own name has classes of its own
     selection = _host.pack("atedm_core.cat").CATSelection(**asdict(pruning.selection))
     schedule = _host.pack("atedm_core.cat_schedule").CATSchedule(**asdict(pruning.schedule))
     return _host.pack("patches.cat_apply").apply_cat(model, selection, schedule)
-
-
-def _noise(seed: int, edge: int) -> Tensor:
-    import comfy.sample
-
-    return comfy.sample.prepare_noise(torch.zeros(1, 4, edge, edge), seed)

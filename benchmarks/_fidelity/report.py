@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from .._measure import RESULTS, ROOT, machine
+from .._measure import RESULTS, ROOT, machine, rounded
 from . import plots, sheet, tables
 from .cases import Row
 from .session import Session
@@ -61,7 +60,7 @@ def save(groups: dict[str, list[Row]], store: Store, session: Session) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     where = machine(torch.device("cpu"))
     for name, found in collect(groups, store).items():
-        content = {"machine": where, "title": tables.TITLES[name], "lines": _rounded(found)}
+        content = {"machine": where, "title": tables.TITLES[name], "lines": rounded(found)}
         (FOLDER / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     draw_up()
     if "main" in groups:
@@ -72,7 +71,7 @@ def save(groups: dict[str, list[Row]], store: Store, session: Session) -> None:
 def save_times(found: list[Line]) -> None:
     """Write the times of pictures and put them where they are shown."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine(torch.device("cpu")), "title": tables.TITLES["time"], "lines": _rounded(found)}
+    content = {"machine": machine(torch.device("cpu")), "title": tables.TITLES["time"], "lines": rounded(found)}
     (FOLDER / "time.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     draw_up()
     print(tables.table("time", found))
@@ -96,14 +95,3 @@ def draw_up() -> None:
 def _lines(name: str) -> list[Line]:
     file = FOLDER / f"{name}.json"
     return json.loads(file.read_text(encoding="utf-8"))["lines"] if file.exists() else []
-
-
-def _rounded(value: Any) -> Any:
-    """Six digits are more than these figures are worth, and keep differences between versions readable."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_rounded(one) for one in value]
-    return value

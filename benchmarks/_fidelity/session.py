@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,11 @@ from .. import _host, _peers
 from .captions import Caption
 from .cases import Case, Peer, Pruning, Sampling
 from .controls import in_place
+from .drawing import Conditioning, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
 from .flops import Tape, demo_flops, sdxl_flops, sdxl_flops_with_tome
 
 CACHES = ("easy_cache", "lazy_cache")
 """Peers that leave calls out and change nothing within one: their FLOPs follow from the calls that were made."""
-
-Conditioning = list[list[Any]]
 
 
 @dataclass(frozen=True)
@@ -75,31 +73,26 @@ class Session:
     """The demo model, loaded."""
 
     model: Any
-    clip: Any
+    texts: Texts
     vae: Any
-    _encoded: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def open(threads: int = 1) -> Session:
         """Load ComfyUI, this pack and the demo model."""
-        torch.set_num_threads(threads)
-        _host.enter(torch.device("cpu"))
-        import comfy.utils
-
+        enter_quietly(threads)
         from demo.model import load
         from demo.store import DEFAULT_FILE
 
-        comfy.utils.set_progress_bar_enabled(False)
-        # a line for every run, of thousands
-        logging.getLogger(_host.PACK_NAME).setLevel(logging.ERROR)
-        logging.getLogger().setLevel(logging.WARNING)
-        return Session(*load(DEFAULT_FILE))
+        model, clip, vae = load(DEFAULT_FILE)
+        return Session(model, Texts(clip), vae)
 
     def progress(self, sampling: Sampling, landmark: float = 0.3) -> list[float]:
         """Progress at each step, as the pack sees it."""
         module = _host.pack("patches.progress")
         to_sigma = module.percent_to_sigma_on_cpu(self.model.get_model_object("model_sampling"))
-        return [module.progress_of(sigma, to_sigma, landmark) for sigma in self._sigmas(sampling).tolist()[:-1]]
+        return [
+            module.progress_of(sigma, to_sigma, landmark) for sigma in sigmas_of(self.model, sampling).tolist()[:-1]
+        ]
 
     def draw(
         self,
@@ -123,14 +116,16 @@ class Session:
         """
         sampling, tape = case.sampling, Tape()
         edge = sampling.size // 8
-        sigmas = self._sigmas(sampling)
-        noise = torch.cat([_noise(one.seed, edge) for one in captions])
+        sigmas = sigmas_of(self.model, sampling)
+        noise = noise_of(captions, edge)
         steps: list[tuple[Tensor, Tensor]] = []
         with torch.inference_mode():  # before anything is counted
-            positive, negative = self._conditioning([one.text for one in captions]), self._conditioning([""])
+            positive, negative = (self.texts.conditioning(texts) for texts in ([one.text for one in captions], [""]))
         with ExitStack() as around, torch.inference_mode():
             around.enter_context(in_place(case.pruning.control if case.pruning else None))
-            around.enter_context(self._counted(tape))
+            # every pass through the U-Net; caches that answer in its place are not seen
+            first = self.model.model.diffusion_model.time_embed
+            around.enter_context(inputs_noted(first, lambda given: tape.calls.append(given.shape[0])))
             counter = _flop_counter() if _needs_counting(case.peer) and not timed else None
             if counter is not None:
                 around.enter_context(counter)
@@ -146,7 +141,7 @@ class Session:
             )
             seconds = time.perf_counter() - started
         with torch.inference_mode():
-            pictures = (self.vae.decode(latents).clamp(0, 1) * 255).round().byte().numpy()
+            pictures = decoded(self.vae, latents).numpy()
         info = self._info(case, tape, counter, len(captions), seconds)
         trajectory = _trajectory(sigmas, steps) if steps else None
         return Drawn(latents.float().numpy(), pictures, info, trajectory)
@@ -179,23 +174,6 @@ class Session:
         options = model.model_options.setdefault("transformer_options", {})
         options[_host.pack("patches.run").OBSERVERS_KEY] = [observer]
         return model
-
-    @contextmanager
-    def _counted(self, tape: Tape) -> Iterator[None]:
-        """Notes every pass through the U-Net; caches that answer in its place are not seen."""
-        first = self.model.model.diffusion_model.time_embed
-        hook = first.register_forward_pre_hook(lambda module, given: tape.calls.append(given[0].shape[0]))
-        try:
-            yield
-        finally:
-            hook.remove()
-
-    def _sigmas(self, sampling: Sampling) -> Tensor:
-        import comfy.samplers
-
-        return comfy.samplers.KSampler(
-            self.model, sampling.steps, torch.device("cpu"), sampling.sampler, sampling.scheduler
-        ).sigmas
 
     def _sampler(self, sampling: Sampling, noise: Tensor, captions: tuple[Caption, ...]) -> Any:
         """The host's sampler. Its noise, where it adds any, is one Brownian path per picture for all step counts.
@@ -242,15 +220,6 @@ class Session:
             seed=0,
         )
 
-    def _conditioning(self, texts: list[str]) -> Conditioning:
-        """One conditioning whose rows are the texts: the host hands each picture of a batch its own."""
-        for text in texts:
-            if text not in self._encoded:
-                self._encoded[text] = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))[0]
-        found = [self._encoded[text] for text in texts]
-        pooled = torch.cat([extra["pooled_output"] for _, extra in found])
-        return [[torch.cat([context for context, _ in found]), {"pooled_output": pooled}]]
-
 
 def _pruned(model: Any, pruning: Pruning) -> Any:
     # the pack under its own name has classes of its own
@@ -271,12 +240,6 @@ def _flop_counter() -> FlopCounterMode:
 
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return FlopCounterMode(display=False, custom_mapping={fused: attention})
-
-
-def _noise(seed: int, edge: int) -> Tensor:
-    import comfy.sample
-
-    return comfy.sample.prepare_noise(torch.zeros(1, 4, edge, edge), seed)
 
 
 def _replay(shown: Trajectory, steps: list[tuple[Tensor, Tensor]]) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .._tables import markdown
 from .summary import Line
 
 TITLES = {
@@ -59,12 +60,6 @@ def table(group: str, found: Sequence[Line]) -> str:
     right = found[0]["reference_right"]
     note = f"{pictures} captions of the set *{name}*; the unpruned pictures are right in {right:.1%}."
     return markdown(head, rows) + f"\n\n{note}"
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, the first column to the left."""
-    rule = ["---"] + ["---:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
 
 
 def step_table(found: Sequence[Line], kind: str) -> str:

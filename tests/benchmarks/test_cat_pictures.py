@@ -189,19 +189,33 @@ def test_the_command_goes_on_where_it_stopped(weights: Path, tmp_path: Path, cap
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"), [(["--groups", "x"], "no group is called x"), (["--captions", "0"], "is 0")]
+    ("arguments", "said"),
+    [
+        (["--part", "2/2"], "'2/2': give I/N with I from 0 to N - 1"),
+        (["--part", "one"], "'one': give I/N"),
+        (["--weights", "nowhere.safetensors"], "--weights is nowhere.safetensors: there is no such file"),
+        (["--captions", "0"], "--captions is 0: give 1 to"),
+        (["--groups", "nonsense"], "no group is called nonsense: choose from cat 8 steps"),
+    ],
 )
-def test_wrong_arguments_are_refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture) -> None:
+def test_wrong_arguments_are_refused_before_anything_is_loaded(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         command.parse(["--fidelity", *arguments])
     assert said in capsys.readouterr().err
 
 
+def test_a_part_is_read_as_it_is_given() -> None:
+    assert command.parse(["--fidelity", "--part", "1/4"]).part == (1, 4)
+    assert command.parse(["--fidelity"]).part == (0, 1)
+
+
 def test_the_document_says_what_the_results_say() -> None:
     text = report.DOCUMENT.read_text(encoding="utf-8")
-    for file in sorted(report.FOLDER.glob("*.json")):
-        marker = f"<!-- table {file.stem} -->"
-        if marker in text:
-            shown = text.split(marker, 1)[1].split("<!-- end -->", 1)[0].strip()
-            assert shown == report.table(json.loads(file.read_text(encoding="utf-8"))["lines"])
+    files = sorted(report.FOLDER.glob("*.json"))
+    assert len(files) == text.count("<!-- table ") > 0
+    for file in files:
+        shown = text.split(f"<!-- table {file.stem} -->", 1)[1].split("<!-- end -->", 1)[0].strip()
+        assert shown == report.table(json.loads(file.read_text(encoding="utf-8"))["lines"])
     assert text.count("<!-- table ") == text.count("<!-- end -->") > 0
