@@ -1,19 +1,19 @@
 """AT-EDM's and CAT Pruning's mathematics in pure torch: choice of tokens, schedule, cost. Usable without ComfyUI."""
 
-from .budget import Budget, average_flops, solve_budget
 from .cat import CATSelection, TokenSelector
 from .cat_schedule import CATSchedule
-from .cost import block_flops, prune_point, unet_flops
-from .dsap import DSAPSchedule
 from .fused import log_sum_exp
-from .gwpr import combine_heads, cross_gwpr, gwpr
-from .pruning import LayerAttention, PruneSettings, choose_stand_ins, rank_states, rank_tokens, select_tokens
-from .recovery import recover, stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
-from .redundancy import redundancy_scores
-from .temporal import TokenUpdates, oldest_first, recover_with_own
 from .tokens import TokenSubset, kept_tokens
 from .transformer_cost import TransformerStructure, transformer_flops
-from .unet import AttentionBlock, UNetStructure, stage_ends
+from .unet.budget import Budget, average_flops, solve_budget
+from .unet.flops import block_flops, prune_point, unet_flops
+from .unet.gwpr import combine_heads, cross_gwpr, gwpr
+from .unet.ranking import LayerAttention, PruneSettings, choose_stand_ins, rank_states, rank_tokens, select_tokens
+from .unet.recovery import recover, stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
+from .unet.redundancy import redundancy_scores
+from .unet.schedule import DSAPSchedule
+from .unet.structure import AttentionBlock, UNetStructure, stage_ends
+from .unet.temporal import TokenUpdates, oldest_first, recover_with_own
 
 __all__ = [
     "AttentionBlock",

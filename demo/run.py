@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from atedm_core.dsap import DEFAULT_RATIO
+from atedm_core.unet.schedule import DEFAULT_RATIO
 from devtools.commands import link_packs
 from devtools.console import DevError, say
 from devtools.layout import ROOT, STATE, Host, current_host

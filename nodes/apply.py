@@ -7,9 +7,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..atedm_core.cost import PRUNE_POINTS, PrunePoint
-from ..atedm_core.dsap import DEFAULT_RATIO, MAX_RATIO, DSAPSchedule
-from ..atedm_core.pruning import (
+from ..atedm_core.unet.flops import PRUNE_POINTS, PrunePoint
+from ..atedm_core.unet.ranking import (
     MAX_ITERATIONS,
     MAX_RANK_INTERVAL,
     RANKINGS,
@@ -18,7 +17,8 @@ from ..atedm_core.pruning import (
     Ranking,
     Selection,
 )
-from ..atedm_core.recovery import RECOVERIES, STAND_INS, Recovery, StandIn
+from ..atedm_core.unet.recovery import RECOVERIES, STAND_INS, Recovery, StandIn
+from ..atedm_core.unet.schedule import DEFAULT_RATIO, MAX_RATIO, DSAPSchedule
 from ..patches.apply import apply_atedm
 from .types import Schedule, checked_schedule, faster_model
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..atedm_core.budget import describe_budget, solve_budget
-from ..atedm_core.cost import LATENT_SCALE, PRUNE_POINTS, PrunePoint
-from ..atedm_core.dsap import DSAPSchedule
+from ..atedm_core.unet.budget import describe_budget, solve_budget
+from ..atedm_core.unet.flops import LATENT_SCALE, PRUNE_POINTS, PrunePoint
+from ..atedm_core.unet.schedule import DSAPSchedule
 from ..patches.unet_structure import describe_unet, supported_unet
 from .types import Schedule, checked_schedule
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..atedm_core.dsap import (
+from ..atedm_core.unet.schedule import (
     EARLY_BLOCKS,
     MAX_LEVEL_SCALE,
     MAX_RATIO,
@@ -14,7 +14,7 @@ from ..atedm_core.dsap import (
     EarlyBlocks,
     Ramp,
 )
-from ..atedm_core.unet import LEVEL_NAMES
+from ..atedm_core.unet.structure import LEVEL_NAMES
 from .types import Schedule
 
 _LEVEL_HINTS = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..atedm_core.dsap import DSAPSchedule
+from ..atedm_core.unet.schedule import DSAPSchedule
 
 Schedule = io.Custom("ATEDM_SCHEDULE")
 """A `DSAPSchedule`."""

@@ -11,8 +11,8 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.patcher_extension import WrappersMP
 
-from ..atedm_core.dsap import DSAPSchedule
-from ..atedm_core.pruning import PruneSettings
+from ..atedm_core.unet.ranking import PruneSettings
+from ..atedm_core.unet.schedule import DSAPSchedule
 from .attention_block import attention_block_handler
 from .finished_runs import keep_record, report_is_wanted
 from .progress import percent_to_sigma_on_cpu

@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from atedm_core.dsap import PAPER_EARLY_PERCENT, PAPER_RATIO, DSAPSchedule
-from atedm_core.pruning import PruneSettings
+from atedm_core.unet.ranking import PruneSettings
+from atedm_core.unet.schedule import PAPER_EARLY_PERCENT, PAPER_RATIO, DSAPSchedule
 
 from .captions import CaptionSet
 

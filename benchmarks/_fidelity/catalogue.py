@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from atedm_core.cost import PRUNE_POINTS
-from atedm_core.dsap import PAPER_RATIO, DSAPSchedule
-from atedm_core.pruning import RANKINGS, SELECTIONS, PruneSettings
-from atedm_core.recovery import RECOVERIES, STAND_INS
+from atedm_core.unet.flops import PRUNE_POINTS
+from atedm_core.unet.ranking import RANKINGS, SELECTIONS, PruneSettings
+from atedm_core.unet.recovery import RECOVERIES, STAND_INS
+from atedm_core.unet.schedule import PAPER_RATIO, DSAPSchedule
 
 from .captions import CaptionSet
 from .cases import PAPER_SCHEDULE, PAPER_SETTINGS, Case, Peer, Pruning, Row, Sampling

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atedm_core.gwpr import combine_heads
+from atedm_core.unet.gwpr import combine_heads
 
 from .. import _host
 
@@ -105,7 +105,11 @@ def in_place(control: str | None) -> Iterator[None]:
         yield
         return
     if control.endswith(" voters"):
-        module, name, value = _host.pack("atedm_core.pruning"), "LATTICE_VOTERS", int(control.removesuffix(" voters"))
+        module, name, value = (
+            _host.pack("atedm_core.unet.ranking"),
+            "LATTICE_VOTERS",
+            int(control.removesuffix(" voters")),
+        )
     else:
         module, name = _host.pack("patches.pruning_pass"), "rank_tokens"
         value = _ranking(control, module.rank_tokens)

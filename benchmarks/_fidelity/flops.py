@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from atedm_core.cost import PrunePoint, block_flops, prune_point, self_attention_flops, unet_flops
 from atedm_core.tokens import kept_tokens
-from atedm_core.unet import AttentionBlock, UNetStructure, stage_ends
+from atedm_core.unet.flops import PrunePoint, block_flops, prune_point, self_attention_flops, unet_flops
+from atedm_core.unet.structure import AttentionBlock, UNetStructure, stage_ends
 
 from .cases import Pruning
 

@@ -223,8 +223,8 @@ class Session:
 
 def _pruned(model: Any, pruning: Pruning) -> Any:
     # the pack under its own name has classes of its own
-    schedule = _host.pack("atedm_core.dsap").DSAPSchedule(**asdict(pruning.schedule))
-    settings = _host.pack("atedm_core.pruning").PruneSettings(**asdict(pruning.settings))
+    schedule = _host.pack("atedm_core.unet.schedule").DSAPSchedule(**asdict(pruning.schedule))
+    settings = _host.pack("atedm_core.unet.ranking").PruneSettings(**asdict(pruning.settings))
     return _host.pack("patches.apply").apply_atedm(model, schedule, settings)
 
 

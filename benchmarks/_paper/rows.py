@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from atedm_core.budget import Budget, solve_budget
-from atedm_core.cost import PrunePoint, unet_flops
-from atedm_core.dsap import DSAPSchedule
-from atedm_core.pruning import PruneSettings
+from atedm_core.unet.budget import Budget, solve_budget
+from atedm_core.unet.flops import PrunePoint, unet_flops
+from atedm_core.unet.ranking import PruneSettings
+from atedm_core.unet.schedule import DSAPSchedule
 from demo.workflow import Node
 
 from .._fidelity.cases import PAPER_SCHEDULE, PAPER_SETTINGS

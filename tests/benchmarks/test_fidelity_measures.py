@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from atedm_core.cost import unet_flops
-from atedm_core.dsap import DSAPSchedule
-from atedm_core.gwpr import combine_heads
-from atedm_core.pruning import LayerAttention, PruneSettings
+from atedm_core.unet.flops import unet_flops
+from atedm_core.unet.gwpr import combine_heads
+from atedm_core.unet.ranking import LayerAttention, PruneSettings
+from atedm_core.unet.schedule import DSAPSchedule
 from benchmarks import _host
 from benchmarks._fidelity import captions, catalogue, controls, flops, measures, tables
 from benchmarks._fidelity.cases import Case, Pruning, Row, Sampling

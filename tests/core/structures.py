@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from atedm_core import AttentionBlock, UNetStructure
-from atedm_core.unet import stage_ends
+from atedm_core.unet.structure import stage_ends
 
 SDXL_PLACES = [
     *[("input", i, 1, 2) for i in (4, 5)],

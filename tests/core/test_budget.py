@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from structures import sdxl
 
 from atedm_core import DSAPSchedule, average_flops, solve_budget, unet_flops
-from atedm_core.budget import budget_of, describe_budget, progress_weights
-from atedm_core.cost import PRUNE_POINTS
-from atedm_core.dsap import PAPER_EARLY_PERCENT, PAPER_RATIO
+from atedm_core.unet.budget import budget_of, describe_budget, progress_weights
+from atedm_core.unet.flops import PRUNE_POINTS
+from atedm_core.unet.schedule import PAPER_EARLY_PERCENT, PAPER_RATIO
 
 LATENT = (128, 128)
 FLAT = DSAPSchedule(PAPER_RATIO)

@@ -13,7 +13,6 @@ from atedm_core import (
     choose_stand_ins,
     combine_heads,
     gwpr,
-    pruning,
     rank_states,
     rank_tokens,
     select_tokens,
@@ -22,6 +21,7 @@ from atedm_core import (
     stand_in_by_grid,
 )
 from atedm_core.tokens import even_scores
+from atedm_core.unet import ranking as pruning
 
 GRID = (6, 8)
 SELF = (random_tokens((2, 3, 48, 16), 1), random_tokens((2, 3, 48, 16), 2))

@@ -6,15 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import logits, random_tokens
 
-from atedm_core import (
-    TokenSubset,
-    fused,
-    recover,
-    recovery,
-    stand_in_by_attention,
-    stand_in_by_cosine,
-    stand_in_by_grid,
-)
+from atedm_core import TokenSubset, fused, recover, stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
+from atedm_core.unet import recovery
 
 GRID = (5, 7)
 N = 35

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import random_tokens
 
-from atedm_core import TokenSubset, redundancy
-from atedm_core.recovery import stand_in_by_cosine
-from atedm_core.redundancy import redundancy_scores
+from atedm_core import TokenSubset
+from atedm_core.unet import redundancy
+from atedm_core.unet.recovery import stand_in_by_cosine
+from atedm_core.unet.redundancy import redundancy_scores
 
 
 def plain_scores(hidden: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from structures import sdxl
 
 from atedm_core import AttentionBlock, DSAPSchedule, block_flops, kept_tokens, prune_point, unet_flops
-from atedm_core.cost import cross_attention_flops, feed_forward_flops, self_attention_flops
-from atedm_core.dsap import PAPER_EARLY_PERCENT, PAPER_RATIO
-from atedm_core.unet import stage_ends
+from atedm_core.unet.flops import cross_attention_flops, feed_forward_flops, self_attention_flops
+from atedm_core.unet.schedule import PAPER_EARLY_PERCENT, PAPER_RATIO
+from atedm_core.unet.structure import stage_ends
 
 PAPER = DSAPSchedule(PAPER_RATIO, PAPER_EARLY_PERCENT)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from reference import random_tokens
 
 from atedm_core import PruneSettings, TokenSubset, recover, select_tokens, stand_in_by_cosine
-from atedm_core.temporal import TokenUpdates, is_trusted, oldest_first, recover_with_own
+from atedm_core.unet.temporal import TokenUpdates, is_trusted, oldest_first, recover_with_own
 
 GRID = (5, 7)
 N = 35

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atedm_core.dsap import DEFAULT_RATIO
+from atedm_core.unet.schedule import DEFAULT_RATIO
 from demo import pictures, report, timing
 from demo.run import Settings, parse_arguments, run
 from demo.workflow import Loader, Sampling, picture

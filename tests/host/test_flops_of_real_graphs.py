@@ -132,7 +132,7 @@ def structure_of(host: InProcessHost, unet: Any) -> Any:
 )
 def test_full_pass(host: InProcessHost, kind: str, latent: tuple[int, int]) -> None:
     unet = full_size(kind)
-    unet_flops = host.module("atedm_core.cost").unet_flops
+    unet_flops = host.module("atedm_core.unet.flops").unet_flops
     structure = structure_of(host, unet)
     expected = full_flops(kind, latent)
     assert expected > 1e10
@@ -143,12 +143,12 @@ def test_full_pass(host: InProcessHost, kind: str, latent: tuple[int, int]) -> N
 def test_longer_prompts(host: InProcessHost, tokens: int) -> None:
     unet = full_size("sdxl")
     expected = counted(unet, (64, 64), tokens).get_total_flops()
-    found = host.module("atedm_core.cost").unet_flops(structure_of(host, unet), (64, 64), context_tokens=tokens)
+    found = host.module("atedm_core.unet.flops").unet_flops(structure_of(host, unet), (64, 64), context_tokens=tokens)
     assert found == pytest.approx(expected, rel=0.01)
 
 
 def test_sdxl_at_1024_pixels_costs_what_the_paper_says(host: InProcessHost) -> None:
-    cost = host.module("atedm_core.cost")
+    cost = host.module("atedm_core.unet.flops")
     structure = structure_of(host, full_size("sdxl"))
     assert cost.unet_flops(structure, (128, 128)) == pytest.approx(SDXL_FULL, rel=2e-4)
     assert cost.unet_flops(structure, (128, 128), 0.63) == pytest.approx(SDXL_PRUNED, rel=2e-4)
@@ -179,8 +179,8 @@ def run_options(host: InProcessHost, structure: Any, ratio: float, **settings: A
     from comfy.ldm.modules.attention import SpatialTransformer
 
     run = host.module("patches.run")
-    schedule = host.module("atedm_core.dsap").DSAPSchedule(prune_ratio=ratio, early_percent=0.0)
-    chosen = host.module("atedm_core.pruning").PruneSettings(**settings)
+    schedule = host.module("atedm_core.unet.schedule").DSAPSchedule(prune_ratio=ratio, early_percent=0.0)
+    chosen = host.module("atedm_core.unet.ranking").PruneSettings(**settings)
     handler = host.module("patches.attention_block").attention_block_handler
     return {
         run.RUN_KEY: run.PruneRun(run.Method(schedule, chosen, structure), lambda percent: 1.0 - percent),
@@ -210,7 +210,7 @@ def test_pruned_pass(host: InProcessHost, monkeypatch: pytest.MonkeyPatch, kind:
     with no_ranking(host, monkeypatch):
         counter = counted(unet, latent, options=options)
     expected = counter.get_total_flops()
-    found = host.module("atedm_core.cost").unet_flops(structure, latent, 0.63)
+    found = host.module("atedm_core.unet.flops").unet_flops(structure, latent, 0.63)
     assert found == pytest.approx(expected, rel=0.01)
     if (kind, latent) == ("sdxl", (128, 128)):
         assert expected == pytest.approx(SDXL_PRUNED, rel=2e-3)
@@ -226,7 +226,7 @@ def test_a_pass_pruned_inside_the_first_layer(host: InProcessHost, monkeypatch: 
     point = "inside first layer"
     with no_ranking(host, monkeypatch):
         counter = counted(unet, (128, 128), options=run_options(host, structure, 0.63, prune_from=point))
-    found = host.module("atedm_core.cost").unet_flops(structure, (128, 128), 0.63, point=point)
+    found = host.module("atedm_core.unet.flops").unet_flops(structure, (128, 128), 0.63, point=point)
     assert found == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
@@ -240,7 +240,7 @@ def test_a_pass_pruned_from_the_blocks_start(host: InProcessHost, monkeypatch: p
         counted(unet, (128, 128), options=options)
         options["sigmas"] = torch.tensor([0.4])
         counter = counted(unet, (128, 128), options=options)
-    found = host.module("atedm_core.cost").unet_flops(structure, (128, 128), 0.63, point=point)
+    found = host.module("atedm_core.unet.flops").unet_flops(structure, (128, 128), 0.63, point=point)
     assert found == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
@@ -250,7 +250,7 @@ def test_every_attention_block_costs_what_the_formula_says(
     """Block by block, full and pruned, so that no error hides behind another."""
     unet = full_size("sdxl")
     structure = structure_of(host, unet)
-    cost = host.module("atedm_core.cost")
+    cost = host.module("atedm_core.unet.flops")
     kept_tokens = host.module("atedm_core.tokens").kept_tokens
     by_name = {f"{p} {i}": module for (p, i), module in transformers(_Holder(unet)).items()}
     assert len(structure.blocks) == len(by_name) == 11

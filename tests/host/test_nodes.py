@@ -19,7 +19,7 @@ import torch
 from in_process import PACK, InProcessHost
 from watching import apply, assert_pruned, sample, shared_model, watched_sample
 
-from atedm_core.dsap import DEFAULT_RATIO
+from atedm_core.unet.schedule import DEFAULT_RATIO
 from devtools.server import Server
 
 RECORD = Path(__file__).with_name("node_schemas.json")

@@ -19,7 +19,7 @@ class Spy:
 
     def __init__(self, host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
-        pruning = host.module("atedm_core.pruning")
+        pruning = host.module("atedm_core.unet.ranking")
         passed = host.module("patches.pruning_pass")
         for module, name in (
             (pruning, "gwpr"),

@@ -196,7 +196,7 @@ def test_the_budget_is_what_the_run_then_saves(host: InProcessHost) -> None:
     (found,) = calls.reports
     saved = sum(spent.flops_full - spent.flops for spent in found.tallies.values())
     structure = host.module("patches.unet_structure").describe_unet(model.model.diffusion_model)
-    full = host.module("atedm_core.cost").unet_flops(structure, (32, 32))
+    full = host.module("atedm_core.unet.flops").unet_flops(structure, (32, 32))
     assert 0.1 <= saved / full < 0.105
     assert "ideal speed-up" in report
 

@@ -152,7 +152,7 @@ class AddsFirst:
 def test_layers_that_add_to_their_input_in_place_do_not_change_what_is_remembered(host: InProcessHost) -> None:
     """As those of ComfyUI's earlier versions do."""
     block = transformers(shared_model("sdxl"))["input", 4]
-    settings = host.module("atedm_core.pruning").PruneSettings(
+    settings = host.module("atedm_core.unet.ranking").PruneSettings(
         recovery="temporal", prune_from="block start", **ATTENDING
     )
     generator = torch.Generator().manual_seed(6)
@@ -162,7 +162,7 @@ def test_layers_that_add_to_their_input_in_place_do_not_change_what_is_remembere
     for add in (torch.Tensor.add, torch.Tensor.add_):
         first, second = block.transformer_blocks
         layers = [AddsFirst(first, add), second]
-        known = host.module("atedm_core.temporal").TokenUpdates.none(hidden)
+        known = host.module("atedm_core.unet.temporal").TokenUpdates.none(hidden)
         passed = host.module("patches.pruning_pass").PruningPass(settings, 24, (8, 8), 2, None, known)
         with torch.inference_mode():
             out = passed.run(layers, hidden.clone(), contexts, {"patches": {}})
@@ -275,7 +275,7 @@ def test_a_change_of_size_begins_anew(host: InProcessHost, visits: Visits) -> No
     module = host.module("patches.update_memory")
     memory = module.UpdateMemory()
     hidden = torch.zeros(1, 12, 4)
-    core = host.module("atedm_core.temporal")
+    core = host.module("atedm_core.unet.temporal")
     memory.visit("a", "input 4", hidden, (3, 4), 5.0).updates = core.TokenUpdates.none(hidden)
     assert memory.visit("a", "input 4", hidden, (3, 4), 4.0).updates is not None
     assert memory.visit("b", "input 4", hidden, (3, 4), 4.0).updates is None
@@ -353,7 +353,7 @@ def test_without_a_ranking_every_step_drops_where_asked_and_nothing_is_ranked(
     for events in zip(*[call.events for call in calls], strict=True):
         assert not same_choices([events[0]], [events[1]])
     (report,) = calls.reports
-    cost, structure = host.module("atedm_core.cost"), host.module("patches.unet_structure")
+    cost, structure = host.module("atedm_core.unet.flops"), host.module("patches.unet_structure")
     blocks = structure.describe_unet(shared_model("sdxl").model.diffusion_model).blocks
     for block in blocks:
         tokens = {1: 64, 2: 16}[block.level]

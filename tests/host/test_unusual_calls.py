@@ -26,8 +26,8 @@ def inside_a_run(host: InProcessHost, model: Any, **changes: Any) -> dict[str, A
 
     run = host.module("patches.run")
     unet = host.module("patches.unet_structure")
-    schedule = host.module("atedm_core.dsap").DSAPSchedule(early_percent=0.3, early_blocks="all")
-    settings = host.module("atedm_core.pruning").PruneSettings()
+    schedule = host.module("atedm_core.unet.schedule").DSAPSchedule(early_percent=0.3, early_blocks="all")
+    settings = host.module("atedm_core.unet.ranking").PruneSettings()
     method = run.Method(schedule, settings, unet.describe_unet(unet.supported_unet(model)))
     handler = host.module("patches.attention_block").attention_block_handler
     options = {

@@ -16,7 +16,7 @@ from frontend import Frontend
 from graphs import demo_graph, run_and_wait
 from PIL import Image
 
-from atedm_core.dsap import DEFAULT_RATIO
+from atedm_core.unet.schedule import DEFAULT_RATIO
 from devtools.layout import ROOT
 
 HELP = ROOT / "web" / "docs" / "images"

@@ -10,8 +10,8 @@ import pytest
 from frontend import Frontend
 from playwright.sync_api import expect
 
-from atedm_core.dsap import EARLY_BLOCKS, RAMPS, DSAPSchedule
-from atedm_core.unet import LEVEL_NAMES, AttentionBlock
+from atedm_core.unet.schedule import EARLY_BLOCKS, RAMPS, DSAPSchedule
+from atedm_core.unet.structure import LEVEL_NAMES, AttentionBlock
 
 RATIOS = """async ([schedules, places]) => { const { ratio } = await import('/extensions/at-edm/js/dsap.js');
   return schedules.flatMap((schedule) => places.map((place) => ratio(schedule, ...place))) }"""
@@ -76,7 +76,7 @@ def test_drawn_lines_pass_through_the_python_schedule(ui: Frontend) -> None:
 
 
 def test_constants_are_those_of_the_core(ui: Frontend) -> None:
-    from atedm_core.dsap import DEFAULT_RATIO, MAX_RATIO
+    from atedm_core.unet.schedule import DEFAULT_RATIO, MAX_RATIO
 
     assert ui.js(CONSTANTS) == [DEFAULT_RATIO, MAX_RATIO, list(LEVEL_NAMES)]
 

@@ -1,5 +1,5 @@
 /**
- * The DSAP schedule in the numbers of the pack's Python (atedm_core/dsap.py); a test compares the two.
+ * The DSAP schedule in the numbers of the pack's Python (atedm_core/unet/schedule.py); a test compares the two.
  *
  * @typedef {object} Schedule
  * @property {number} pruneRatio 0 to 0.95, the ratio of the AT-EDM Apply that the schedule goes into

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .cost import CONTEXT_TOKENS, PrunePoint, block_flops, prune_point, unet_flops
-from .dsap import MAX_RATIO, DSAPSchedule
-from .tokens import kept_tokens
-from .unet import LEVEL_NAMES, UNetStructure
+from ..tokens import kept_tokens
+from .flops import CONTEXT_TOKENS, PrunePoint, block_flops, prune_point, unet_flops
+from .schedule import MAX_RATIO, DSAPSchedule
+from .structure import LEVEL_NAMES, UNetStructure
 
 _RAMP_SAMPLES = 64
 _HALVINGS = 40

@@ -15,8 +15,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .fused import CHUNK_LOGITS
-from .tokens import even_scores, gather_tokens
+from ..fused import CHUNK_LOGITS
+from ..tokens import even_scores, gather_tokens
 
 CELL = 2
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .tokens import TokenSubset
+from ..tokens import TokenSubset
 
 TRUSTED_ERROR = 0.15
 """A sample's memory is used while its squared error over the kept tokens is at most this share of their squared

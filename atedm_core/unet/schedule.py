@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from .unet import LEVEL_NAMES, AttentionBlock, UNetStructure
+from .structure import LEVEL_NAMES, AttentionBlock, UNetStructure
 
 EarlyBlocks = Literal["stage ends", "all", "none"]
 Ramp = Literal["step", "linear", "cosine"]

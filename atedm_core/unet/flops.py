@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, get_args
 
-from .tokens import kept_tokens
-from .unet import AttentionBlock, UNetStructure
+from ..tokens import kept_tokens
+from .structure import AttentionBlock, UNetStructure
 
 PrunePoint = Literal["after first layer", "inside first layer", "block start"]
 """Where tokens are dropped: after the first layer (the paper), after its self-attention, or before it."""

@@ -10,7 +10,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from .cost import PRUNE_POINTS, PrunePoint
+from ..tokens import TokenSubset, even_scores
+from .flops import PRUNE_POINTS, PrunePoint
 from .gwpr import combine_heads, cross_gwpr, gwpr, lattice_voters
 from .recovery import (
     RECOVERIES,
@@ -23,7 +24,6 @@ from .recovery import (
 )
 from .redundancy import redundancy_scores
 from .temporal import oldest_first
-from .tokens import TokenSubset, even_scores
 
 Ranking = Literal["redundancy", "self-attention", "cross-attention", "none"]
 Selection = Literal["stratified", "top-k"]

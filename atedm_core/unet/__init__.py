@@ -1,0 +1,1 @@
+"""Token pruning in the attention blocks of a U-Net (AT-EDM)."""
