@@ -1,10 +1,10 @@
 """AT-EDM's and CAT Pruning's mathematics in pure torch: choice of tokens, schedule, cost. Usable without ComfyUI."""
 
-from .cat import CATSelection, TokenSelector
-from .cat_schedule import CATSchedule
+from .dit.flops import TransformerStructure, transformer_flops
+from .dit.schedule import CATSchedule
+from .dit.selection import CATSelection, TokenSelector
 from .fused import log_sum_exp
 from .tokens import TokenSubset, kept_tokens
-from .transformer_cost import TransformerStructure, transformer_flops
 from .unet.budget import Budget, average_flops, solve_budget
 from .unet.flops import block_flops, prune_point, unet_flops
 from .unet.gwpr import combine_heads, cross_gwpr, gwpr

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from atedm_core.cat import CATSelection, TokenSelector
-from atedm_core.cat_schedule import CATSchedule
+from atedm_core.dit.schedule import CATSchedule
+from atedm_core.dit.selection import CATSelection, TokenSelector
 from devtools.console import say
 from devtools.graph import to_api
 from devtools.layout import LOGS, Host, current_host

@@ -6,8 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..atedm_core.cat import DEFAULT_KEEP, MAX_CLUSTERS, CATSelection
-from ..atedm_core.cat_schedule import LEAST_FULL_STEPS, CATSchedule
+from ..atedm_core.dit.schedule import LEAST_FULL_STEPS, CATSchedule
+from ..atedm_core.dit.selection import DEFAULT_KEEP, MAX_CLUSTERS, CATSelection
 from ..patches.cat_apply import apply_cat
 from .types import faster_model
 

@@ -9,9 +9,9 @@ import comfy.model_management
 import comfy.model_patcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
-from ..atedm_core.cat import CATSelection
-from ..atedm_core.cat_schedule import CATSchedule
-from ..atedm_core.transformer_cost import TransformerStructure
+from ..atedm_core.dit.flops import TransformerStructure
+from ..atedm_core.dit.schedule import CATSchedule
+from ..atedm_core.dit.selection import CATSelection
 from .cat_bypass import call_reason, hooked_conditions, run_reason
 from .cat_call import TransformerCall, attached, selected_control, with_override
 from .cat_families import FAMILIES, family_of

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..atedm_core.cat import CATSelection, TokenSelector
-from ..atedm_core.cat_schedule import CATSchedule, step_at
+from ..atedm_core.dit.flops import TransformerStructure, transformer_flops
+from ..atedm_core.dit.schedule import CATSchedule, step_at
+from ..atedm_core.dit.selection import CATSelection, TokenSelector
 from ..atedm_core.record import Tally
-from ..atedm_core.transformer_cost import TransformerStructure, transformer_flops
 from .cat_families import Family
 from .cat_memory import CallMemory
 from .cat_tally import CATTally

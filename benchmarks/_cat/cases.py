@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from atedm_core.cat import CATSelection
-from atedm_core.cat_schedule import CATSchedule
+from atedm_core.dit.schedule import CATSchedule
+from atedm_core.dit.selection import CATSelection
 
 from .._fidelity.cases import Peer, Row, Sampling
 

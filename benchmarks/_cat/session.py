@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atedm_core.transformer_cost import TransformerStructure, transformer_flops
+from atedm_core.dit.flops import TransformerStructure, transformer_flops
 
 from .. import _host, _peers
 from .._fidelity.captions import Caption
@@ -74,7 +74,7 @@ class Session:
     def structure(self) -> TransformerStructure:
         """The transformer as costs see it; the pack's own description counts SD3's channels and summary."""
         inner = self.model.model.diffusion_model
-        cost = _host.pack("atedm_core.transformer_cost")
+        cost = _host.pack("atedm_core.dit.flops")
         full = cost.sd3_structure(
             inner.hidden_size, len(inner.joint_blocks), 0, inner.context_embedder.in_features, inner.in_channels
         )
@@ -110,6 +110,6 @@ class Session:
 
 def _pruned(model: Any, pruning: CATPruning) -> Any:
     # the pack under its own name has classes of its own
-    selection = _host.pack("atedm_core.cat").CATSelection(**asdict(pruning.selection))
-    schedule = _host.pack("atedm_core.cat_schedule").CATSchedule(**asdict(pruning.schedule))
+    selection = _host.pack("atedm_core.dit.selection").CATSelection(**asdict(pruning.selection))
+    schedule = _host.pack("atedm_core.dit.schedule").CATSchedule(**asdict(pruning.schedule))
     return _host.pack("patches.cat_apply").apply_cat(model, selection, schedule)

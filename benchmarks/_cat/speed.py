@@ -61,7 +61,7 @@ def contenders(model: Any, selection: Any, schedule: Any) -> dict[str, Any]:
 
 def choice_seconds(selection: Any, grid: tuple[int, int], device: torch.device, clock: Clock) -> float:
     """Median seconds of observing a step and choosing the next set, for one picture."""
-    selector = _host.pack("atedm_core.cat").TokenSelector(selection, grid)
+    selector = _host.pack("atedm_core.dit.selection").TokenSelector(selection, grid)
     generator = torch.Generator().manual_seed(0)
     noise = [torch.randn(1, grid[0] * grid[1], 64, generator=generator).to(device) for _ in range(3)]
     for one in noise[:2]:
@@ -84,8 +84,8 @@ def measure(
     keep: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """Times of all contenders at one size, and what follows from them; told to `keep` after every round."""
-    selection = _host.pack("atedm_core.cat").CATSelection(options.keep)
-    schedule = _host.pack("atedm_core.cat_schedule").CATSchedule(least_full_steps=2)
+    selection = _host.pack("atedm_core.dit.selection").CATSelection(options.keep)
+    schedule = _host.pack("atedm_core.dit.schedule").CATSchedule(least_full_steps=2)
     runs: dict[str, list[list[float]]] = {}
     named = contenders(model, selection, schedule)
     if options.alone:
@@ -116,10 +116,10 @@ def figures(
     unpruned = [statistics.mean(calls[1:]) for calls in runs["unpruned"]]
     pruned = [statistics.mean(calls[full_steps:]) for calls in runs["CAT Pruning"]]
     ratios = [full / less for full, less in zip(unpruned, pruned, strict=True)]
-    cost = _host.pack("atedm_core.transformer_cost")
+    cost = _host.pack("atedm_core.dit.flops")
     structure, tokens = family.structure(inner), grid[0] * grid[1]
     text, kept = _host.INPUTS[type(model.model).__name__].tokens, selection.kept(tokens)
-    paper = _host.pack("atedm_core.cat_schedule").CATSchedule()
+    paper = _host.pack("atedm_core.dit.schedule").CATSchedule()
     given = structure, tokens, text
     composed = speed_up_of_a_run(statistics.median(ratios), PAPER_STEPS, paper.warmup_steps(PAPER_STEPS))
     row = {

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from atedm_core.cat import CATSelection, TokenSelector
+from atedm_core.dit.selection import CATSelection, TokenSelector
 from benchmarks._cat import catalogue, command, controls, report
 from benchmarks._cat.cases import CATCase, CATPruning, CATRow
 from benchmarks._cat.session import Session
@@ -121,7 +121,7 @@ def test_cost_is_what_pytorch_counts(session: Session) -> None:
     inputs = torch.randn(1, 4, 32, 32), torch.tensor([500.0])
     with counter, torch.no_grad():
         model(*inputs, context=torch.randn(1, 16, 128), y=torch.randn(1, 64))
-    from atedm_core.transformer_cost import transformer_flops
+    from atedm_core.dit.flops import transformer_flops
 
     # the fused attention of the CPU is not counted
     structure = replace(session.structure(), joint_attentions=0)

@@ -11,8 +11,8 @@ from cat_reference import PlainSelector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atedm_core.cat import CATSelection, Position, Reference, TieOrder, TokenSelector, with_position
-from atedm_core.clusters import cluster_tokens, lattice_rank
+from atedm_core.dit.clusters import cluster_tokens, lattice_rank
+from atedm_core.dit.selection import CATSelection, Position, Reference, TieOrder, TokenSelector, with_position
 
 GRID = (12, 10)
 TOKENS = GRID[0] * GRID[1]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atedm_core.cat_schedule import CATSchedule, step_at
+from atedm_core.dit.schedule import CATSchedule, step_at
 
 
 def full_steps(schedule: CATSchedule, steps: int) -> list[int]:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atedm_core.clusters import Clusters, cluster_tokens
+from atedm_core.dit.clusters import Clusters, cluster_tokens
 
 
 def four_quarters() -> Clusters:

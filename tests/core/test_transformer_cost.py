@@ -6,9 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atedm_core.cat import CATSelection
-from atedm_core.cat_schedule import CATSchedule
-from atedm_core.transformer_cost import (
+from atedm_core.dit.flops import (
     TransformerStructure,
     auraflow_structure,
     flux_structure,
@@ -19,6 +17,8 @@ from atedm_core.transformer_cost import (
     sd3_structure,
     transformer_flops,
 )
+from atedm_core.dit.schedule import CATSchedule
+from atedm_core.dit.selection import CATSelection
 
 TOKENS = 4096
 SD3_TEXT, PIXART_TEXT = 333, 300

@@ -104,7 +104,7 @@ def kept_objects(host: InProcessHost) -> list[Any]:
         host.module("patches.cat_memory").AttentionMemory,
         host.module("patches.cat_run").CATRun,
         host.module("patches.kept_counts").KeptCounts,
-        host.module("atedm_core.cat").TokenSelector,
-        host.module("atedm_core.clusters").Clusters,
+        host.module("atedm_core.dit.selection").TokenSelector,
+        host.module("atedm_core.dit.clusters").Clusters,
     )
     return [one for one in gc.get_objects() if isinstance(one, kinds)]

@@ -109,7 +109,7 @@ def test_a_full_pass_and_a_pruned_one(host: InProcessHost, model: str) -> None:
         assert call.refusal is None
         return int(counter.get_total_flops())
 
-    formula = host.module("atedm_core.transformer_cost").transformer_flops
+    formula = host.module("atedm_core.dit.flops").transformer_flops
     structure = found.structure(transformer)
     kept = int(0.3 * tokens)
     full, pruned = run(None), run(torch.arange(kept, device="meta").unsqueeze(0))

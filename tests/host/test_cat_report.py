@@ -96,7 +96,7 @@ def test_maps_are_the_sets_that_were_computed(host: InProcessHost, sampler_name:
     """Against a count of its own: a batch of three, one to two calls a step, a refresh in between."""
     model = cat(host, shared("sd3"), refresh_interval=3)
     _, calls = watched(host, model, "sd3", batch=3, sampler=sampler_name)
-    cat_schedule = host.module("atedm_core.cat_schedule")
+    cat_schedule = host.module("atedm_core.dit.schedule")
     counts: dict[int, list[torch.Tensor]] = defaultdict(list)
     for call in calls:
         computed = torch.ones(3, TOKENS) if call.selected is None else torch.zeros(3, TOKENS)

@@ -24,8 +24,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .cat_quotas import cluster_places, first_hot, later_hot
 from .clusters import Clusters, cluster_tokens, lattice_rank
+from .quotas import cluster_places, first_hot, later_hot
 
 Reference = Literal["step before last", "last full step"]
 REFERENCES: tuple[Reference, ...] = get_args(Reference)

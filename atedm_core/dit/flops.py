@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .cat import CATSelection
-from .cat_schedule import CATSchedule
+from .schedule import CATSchedule
+from .selection import CATSelection
 
 _TIME_FREQUENCIES = 256
 # Multiply-adds per token and width^2 of a block: four projections of attention, and there and back to 4 x the width.

@@ -1,0 +1,1 @@
+"""Token pruning in the steps of a diffusion transformer (CAT Pruning)."""
