@@ -3,7 +3,7 @@
 from .dit.flops import TransformerStructure, transformer_flops
 from .dit.schedule import CATSchedule
 from .dit.selection import CATSelection, TokenSelector
-from .fused import log_sum_exp
+from .log_sum_exp import log_sum_exp
 from .tokens import TokenSubset, kept_tokens
 from .unet.budget import Budget, average_flops, solve_budget
 from .unet.flops import block_flops, prune_point, unet_flops

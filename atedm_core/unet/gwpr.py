@@ -21,7 +21,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..fused import log_sum_exp
+from ..log_sum_exp import log_sum_exp
 
 
 def gwpr(

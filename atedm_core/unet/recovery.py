@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..fused import CHUNK_LOGITS, log_sum_exp
+from ..log_sum_exp import CHUNK_LOGITS, log_sum_exp
 from ..tokens import TokenSubset, gather_tokens
 
 Recovery = Literal["update", "copy", "zero", "interpolate", "temporal"]

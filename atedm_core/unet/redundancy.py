@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..fused import CHUNK_LOGITS
+from ..log_sum_exp import CHUNK_LOGITS
 from ..tokens import even_scores, gather_tokens
 
 CELL = 2
