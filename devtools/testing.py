@@ -30,6 +30,7 @@ MOST_WORKERS = 4  # each takes about 1.5 GB
 # Type checks see the pack under a name, as ComfyUI does: its relative imports reach up to the repository root.
 TYPING_FOLDER = STATE / "typing"
 TYPED_PACK = "atedm_pack"
+PACK = ("atedm_core", "report", "patches", "nodes")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _lint(host: Host) -> list[Outcome]:
         "--cache-dir",
         str(ROOT / ".mypy_cache"),
     ]
-    packages = [part for name in ("atedm_core", "patches", "nodes") for part in ("-p", f"{TYPED_PACK}.{name}")]
+    packages = [part for name in PACK for part in ("-p", f"{TYPED_PACK}.{name}")]
     return [
         _check("ruff check", [python, "-m", "ruff", "check", "."]),
         _check("ruff format", [python, "-m", "ruff", "format", "--check", "."]),

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..atedm_core.record import RunRecord
-from ..atedm_core.record_text import describe_run, headline
 from ..patches.apply import applied_method
 from ..patches.cat_apply import applied_cat
 from ..patches.finished_runs import find_record, find_whole_run
 from ..patches.preview import latent_preview
+from ..report.record import RunRecord
+from ..report.text import describe_run, headline
 
 _NOTHING_APPLIED = (
     "This model is not pruned. Connect the model that comes out of AT-EDM Apply or CAT Pruning Apply, the one that "
@@ -95,7 +95,7 @@ class ATEDMReport(io.ComfyNode):
 
 def _say(title: str, text: str) -> io.NodeOutput:
     """The same sentence in all three outputs: a report that cannot be made must not stop the workflow."""
-    from .drawing.card import draw_card
+    from ..report.card import draw_card
 
     card = _image(draw_card(title, text))
     return io.NodeOutput(card, card, text, ui=_shown(card, card[:0], text))
@@ -103,8 +103,8 @@ def _say(title: str, text: str) -> io.NodeOutput:
 
 def _token_maps(record: RunRecord, model: Any, result: Any) -> torch.Tensor:
     """One sheet for every picture of the batch that was recorded: `[S, H, W, 3]`."""
-    from .drawing.card import draw_card
-    from .drawing.maps import draw_maps
+    from ..report.card import draw_card
+    from ..report.maps import draw_maps
 
     samples = max((len(place.kept_share) for place in record.places if place.kept_share is not None), default=0)
     if samples == 0:
@@ -118,8 +118,8 @@ def _token_maps(record: RunRecord, model: Any, result: Any) -> torch.Tensor:
 
 
 def _chart(record: RunRecord, whole: RunRecord | None) -> torch.Tensor:
-    from .drawing.card import draw_card
-    from .drawing.chart import draw_chart
+    from ..report.card import draw_card
+    from ..report.chart import draw_chart
 
     if not record.places:
         return _image(draw_card(headline(record), " ".join(record.notes)))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from ..atedm_core.dit.flops import TransformerStructure, run_flops
-from ..atedm_core.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
+from ..report.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
 from .cat_run import CATRun
 from .kept_counts import note_on_samples
 from .progress import progress_of

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..atedm_core.dit.flops import TransformerStructure, transformer_flops
 from ..atedm_core.dit.schedule import CATSchedule, step_at
 from ..atedm_core.dit.selection import CATSelection, TokenSelector
-from ..atedm_core.record import Tally
+from ..report.record import Tally
 from .cat_families import Family
 from .cat_memory import CallMemory
 from .cat_tally import CATTally

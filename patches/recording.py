@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..atedm_core.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
 from ..atedm_core.unet.flops import unet_flops
 from ..atedm_core.unet.schedule import DSAPSchedule
 from ..atedm_core.unet.structure import LEVEL_NAMES, AttentionBlock, UNetStructure
+from ..report.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
 from .kept_counts import KeptCounts, note_on_samples
 from .run import PruneEvent, PruneRun
 

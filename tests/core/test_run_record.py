@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atedm_core.record import PlaceRecord, RunRecord, Tally, Wording, over_progress
-from atedm_core.record_text import describe_run, headline
+from report.record import PlaceRecord, RunRecord, Tally, Wording, over_progress
+from report.text import describe_run, headline
 
 
 def place(name: str, group: str, side: int, *spent: tuple[float, Tally], why: str = "") -> PlaceRecord:

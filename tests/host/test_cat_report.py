@@ -184,7 +184,7 @@ def test_pictures_speak_of_their_own_method_only(
     host: InProcessHost, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     words: list[str] = []
-    sheet = host.module("nodes.drawing.canvas").Sheet
+    sheet = host.module("report.canvas").Sheet
     draw = sheet.text
 
     def written(self: Any, at: Any, text: str, *args: Any, **kwargs: Any) -> None:

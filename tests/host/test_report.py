@@ -248,5 +248,5 @@ def test_calls_on_parts_of_the_picture_are_left_out_of_the_maps(host: InProcessH
     maps = host.module("patches.recording").MapRecorder(method.structure, (32, 16))
     maps.pruned(event)
     assert maps.parts == 1
-    tally = host.module("atedm_core.record").Tally(calls=2, pruned_calls=2)
+    tally = host.module("report.record").Tally(calls=2, pruned_calls=2)
     assert maps.shares(event.block, tally, (16, 8)) is None

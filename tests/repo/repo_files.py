@@ -29,27 +29,28 @@ def python_files(*folders: str) -> list[Path]:
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module: absolute by its name, relative also by how many levels up."""
+    """One imported module: absolute by its name, relative also by how many levels up; `name` is what it takes."""
 
     file: Path
     line: int
     module: str
     level: int
+    name: str = ""
 
     @property
     def top(self) -> str:
         """The first part of an absolute name."""
         return self.module.split(".")[0] if self.level == 0 else ""
 
-    def target_folder(self) -> str:
-        """For a relative import: which top-level folder of the repository it leads to."""
+    def target(self) -> tuple[str, ...]:
+        """For a relative import: the path it leads to, from the root of the repository, what it takes last."""
         base = self.file.parent.parts
         assert self.level - 1 <= len(base), f"{self.file}:{self.line} leads out of the repository"
         place = base[: len(base) - (self.level - 1)]
-        return (*place, *self.module.split("."))[0]
+        return tuple(part for part in (*place, *self.module.split("."), self.name) if part)
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line} imports {'.' * self.level}{self.module}"
+        return f"{self.file}:{self.line} imports {self.name or self.module} from {'.' * self.level}{self.module}"
 
 
 def imports_of(file: Path, source: str | None = None) -> Iterator[Import]:
@@ -59,7 +60,5 @@ def imports_of(file: Path, source: str | None = None) -> Iterator[Import]:
         if isinstance(node, ast.Import):
             yield from (Import(file, node.lineno, alias.name, 0) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            if node.module is None:  # from .. import name: the names are the modules
-                yield from (Import(file, node.lineno, alias.name, node.level) for alias in node.names)
-            else:
-                yield Import(file, node.lineno, node.module, node.level)
+            for alias in node.names:
+                yield Import(file, node.lineno, node.module or "", node.level, alias.name)

@@ -34,6 +34,7 @@ SHIPPED = {
     "atedm_core",
     "nodes",
     "patches",
+    "report",
     "web",
     "example_workflows",
     "locales",

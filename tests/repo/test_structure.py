@@ -10,16 +10,29 @@ from pathlib import Path
 import pytest
 from repo_files import ROOT, TEXT, Import, imports_of, listed, python_files
 
-PACK = ("atedm_core", "nodes", "patches")
+PACK = ("atedm_core", "nodes", "patches", "report")
 OWN = (*PACK, "demo", "benchmarks", "tests", "devtools", "dev")
 HOST_MODULES = ("comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "execution", "server")
 MAY_USE = {
     "atedm_core": {"atedm_core"},
-    "patches": {"patches", "atedm_core"},
-    "nodes": {"nodes", "patches", "atedm_core"},
+    "report": {"report"},
+    "patches": {"patches", "report", "atedm_core"},
+    "nodes": {"nodes", "patches", "report", "atedm_core"},
 }
+WINGS = ("unet", "dit")
+WINGED = ("atedm_core",)
 LONGEST = 400
 MACHINE_PATH = re.compile(r"(?<![\w.:/~}-])/(tmp|work|root|home|Users|opt)/[A-Za-z0-9_.]")
+
+
+def wing(path: tuple[str, ...]) -> str | None:
+    """The wing that a path lies in, `None` between the wings and outside of them."""
+    return path[1] if len(path) > 1 and path[0] in WINGED and path[1] in WINGS else None
+
+
+def may_use_both_wings(file: Path) -> bool:
+    """The public names of the core, and whatever chooses between the methods."""
+    return file.parts[0] not in WINGED or file.as_posix() in ("atedm_core/__init__.py", "patches/steps/auto.py")
 
 
 def arrow_faults(one: Import) -> list[str]:
@@ -28,8 +41,13 @@ def arrow_faults(one: Import) -> list[str]:
     if one.level == 0:
         # `nodes` is ComfyUI's own module, `demo` and the like are not shipped
         return [f"{one}: absolute import of an own package"] if one.top in OWN else []
-    target = one.target_folder()
-    return [] if target in MAY_USE[room] else [f"{one}: {room} must not use {target}"]
+    target = one.target()
+    if target[0] not in MAY_USE[room]:
+        return [f"{one}: {room} must not use {target[0]}"]
+    to, own = wing(target), wing(one.file.parts)
+    if to is None or to == own or may_use_both_wings(one.file):
+        return []
+    return [f"{one}: {'what is shared' if own is None else own} must not use the wing {to}"]
 
 
 def pack_imports() -> list[Import]:
@@ -54,6 +72,12 @@ def test_arrows_run_one_way() -> None:
         ("nodes/a.py", "from atedm_core import gwpr"),
         ("patches/a.py", "import atedm_core.gwpr"),
         ("nodes/a.py", "import nodes"),
+        ("report/a.py", "from ..atedm_core.tokens import TokenSubset"),
+        ("report/a.py", "from ..patches.host import sampling"),
+        ("atedm_core/report.py", "from ..report.record import Tally"),
+        ("atedm_core/unet/a.py", "from ..dit.flops import x"),
+        ("atedm_core/unet/a.py", "from .. import dit"),
+        ("atedm_core/tokens.py", "from .unet.flops import x"),
     ],
 )
 def test_a_wrong_arrow_would_be_found(file: str, source: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...atedm_core.record import PlaceRecord, RunRecord
 from .canvas import INK, MUTED, RULE, Sheet, resized, spread_colors
+from .record import PlaceRecord, RunRecord
 
 _MARGIN = 28
 _GAP = 14

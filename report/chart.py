@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...atedm_core.record import PlaceRecord, RunRecord, Tally, Wording, over_progress
 from .canvas import ACCENT, FILL, INK, MUTED, PAPER, RULE, SERIES, Color, Point, Sheet, text_width
+from .record import PlaceRecord, RunRecord, Tally, Wording, over_progress
 
 _WIDTH = 1278
 _MARGIN = 28

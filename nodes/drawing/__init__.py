@@ -1,1 +1,0 @@
-"""Pictures of a run's record. Pillow and numpy are ComfyUI's own; they are loaded when something is drawn."""

@@ -1,0 +1,1 @@
+"""What is told of a run: its record, in words and in pictures. Knows neither ComfyUI nor how tokens are pruned."""
