@@ -9,8 +9,8 @@ from comfy_api.latest import io, ui
 
 from ..patches.apply import applied_method
 from ..patches.cat_apply import applied_cat
-from ..patches.finished_runs import find_record, find_whole_run
-from ..patches.preview import latent_preview
+from ..patches.host.finished_runs import find_record, find_whole_run
+from ..patches.host.preview import latent_preview
 from ..report.record import RunRecord
 from ..report.text import describe_run, headline
 

@@ -19,10 +19,10 @@ from .cat_memory import CallMemory
 from .cat_recording import record_of
 from .cat_run import CATMethod, CATRun
 from .cat_summary import summarize
-from .finished_runs import keep_record, report_is_wanted
-from .kept_counts import KeptCounts
-from .progress import percent_to_sigma_on_cpu
-from .sampling import SamplingClock, work_of
+from .host.finished_runs import keep_record, report_is_wanted
+from .host.kept_counts import KeptCounts
+from .host.progress import percent_to_sigma_on_cpu
+from .host.sampling import SamplingClock, work_of
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from ..atedm_core.dit.flops import TransformerStructure, run_flops
 from ..report.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
 from .cat_run import CATRun
-from .kept_counts import note_on_samples
-from .progress import progress_of
+from .host.kept_counts import note_on_samples
+from .host.progress import progress_of
 
 _WORDING = Wording("CAT Pruning", place="step", kept="computed", part="", unpruned="keep_ratio 1", in_sequence=True)
 _GROUP = "steps"

@@ -16,7 +16,7 @@ from ..report.record import Tally
 from .cat_families import Family
 from .cat_memory import CallMemory
 from .cat_tally import CATTally
-from .kept_counts import KeptCounts
+from .host.kept_counts import KeptCounts
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from ..atedm_core.unet.ranking import PruneSettings
 from ..atedm_core.unet.schedule import DSAPSchedule
 from ..atedm_core.unet.structure import AttentionBlock, UNetStructure
 from ..report.record import Tally
+from .host.progress import progress_of
 from .memory import RankMemory, split
-from .progress import progress_of
 from .pruning_pass import PruningPass
 from .update_memory import UpdateMemory
 

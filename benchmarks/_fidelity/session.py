@@ -88,7 +88,7 @@ class Session:
 
     def progress(self, sampling: Sampling, landmark: float = 0.3) -> list[float]:
         """Progress at each step, as the pack sees it."""
-        module = _host.pack("patches.progress")
+        module = _host.pack("patches.host.progress")
         to_sigma = module.percent_to_sigma_on_cpu(self.model.get_model_object("model_sampling"))
         return [
             module.progress_of(sigma, to_sigma, landmark) for sigma in sigmas_of(self.model, sampling).tolist()[:-1]

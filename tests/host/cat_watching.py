@@ -103,7 +103,7 @@ def kept_objects(host: InProcessHost) -> list[Any]:
         host.module("patches.cat_memory").CallMemory,
         host.module("patches.cat_memory").AttentionMemory,
         host.module("patches.cat_run").CATRun,
-        host.module("patches.kept_counts").KeptCounts,
+        host.module("patches.host.kept_counts").KeptCounts,
         host.module("atedm_core.dit.selection").TokenSelector,
         host.module("atedm_core.dit.clusters").Clusters,
     )

@@ -45,4 +45,4 @@ def executed(run: Run) -> set[str]:
 
 def records(host: InProcessHost) -> list[Any]:
     """Of the runs that are remembered."""
-    return [run.record for run in host.module("patches.finished_runs")._finished]
+    return [run.record for run in host.module("patches.host.finished_runs")._finished]

@@ -25,9 +25,9 @@ OF_THIS = re.compile(r"CAT Pruning|keep_ratio|keys and values|\bstep \d", re.IGN
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered(host: InProcessHost) -> Iterator[None]:
-    host.module("patches.finished_runs").forget_all()
+    host.module("patches.host.finished_runs").forget_all()
     yield
-    host.module("patches.finished_runs").forget_all()
+    host.module("patches.host.finished_runs").forget_all()
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from watching import apply, sample, schedule, shared_model, watched_sample
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered(host: InProcessHost) -> Iterator[None]:
-    host.module("patches.finished_runs").forget_all()
+    host.module("patches.host.finished_runs").forget_all()
     yield
-    host.module("patches.finished_runs").forget_all()
+    host.module("patches.host.finished_runs").forget_all()
 
 
 def graph(seed: int = 1, steps: int = 2, ratio: float = 0.63, report: str = "picture", batch: int = 1) -> Graph:
@@ -216,7 +216,7 @@ def test_equal_settings_on_another_model_are_another_models_runs(host: InProcess
 
 
 def test_few_runs_are_kept(host: InProcessHost) -> None:
-    runs = host.module("patches.finished_runs")
+    runs = host.module("patches.host.finished_runs")
     patched = apply(host, shared_model("sdxl"))
     sample(patched)
     (run,) = runs._finished

@@ -103,7 +103,7 @@ def test_early_ratio_never_exceeds_the_ratio(host: InProcessHost) -> None:
 @pytest.mark.parametrize("percent", [i / 40 for i in range(1, 40)])
 def test_a_step_that_lies_exactly_on_the_boundary_is_not_early(host: InProcessHost, percent: float) -> None:
     """As in ComfyUI, where what starts at a percent is on at its noise level, and off just above."""
-    progress_of = host.module("patches.progress").progress_of
+    progress_of = host.module("patches.host.progress").progress_of
     for kind in ("sdxl", "sd2"):
         to_sigma = shared_model(kind).get_model_object("model_sampling").percent_to_sigma
         sigma = float(torch.tensor(to_sigma(percent)))
@@ -114,7 +114,7 @@ def test_a_step_that_lies_exactly_on_the_boundary_is_not_early(host: InProcessHo
 
 @pytest.mark.parametrize("landmark", [0.0, 0.3, 0.95, 1.0])
 def test_progress_inverts_the_models_own_function(host: InProcessHost, landmark: float) -> None:
-    progress = host.module("patches.progress")
+    progress = host.module("patches.host.progress")
     for kind in ("sdxl", "sd2"):
         sampling = shared_model(kind).get_model_object("model_sampling")
         on_cpu = progress.percent_to_sigma_on_cpu(sampling)
@@ -126,7 +126,7 @@ def test_progress_inverts_the_models_own_function(host: InProcessHost, landmark:
 def test_noise_levels_are_asked_of_a_copy(host: InProcessHost) -> None:
     """The loaded model's tables lie on the GPU; the copy is on the CPU and shares nothing."""
     sampling = shared_model("sdxl").get_model_object("model_sampling")
-    copied = host.module("patches.progress").percent_to_sigma_on_cpu(sampling).__self__
+    copied = host.module("patches.host.progress").percent_to_sigma_on_cpu(sampling).__self__
     assert copied is not sampling
     assert copied.log_sigmas.data_ptr() != sampling.log_sigmas.data_ptr()
 
@@ -141,7 +141,7 @@ def test_the_whole_range_is_early_at_one_hundred_percent(host: InProcessHost) ->
 
 def test_no_early_phase_at_zero_percent_however_much_noise(host: InProcessHost) -> None:
     to_sigma = shared_model("sdxl").get_model_object("model_sampling").percent_to_sigma
-    progress_of = host.module("patches.progress").progress_of
+    progress_of = host.module("patches.host.progress").progress_of
     assert progress_of(1e6, to_sigma, 0.0) == progress_of(50.0, to_sigma, 0.0) == 0.0
     assert progress_of(0.0, to_sigma, 0.0) == pytest.approx(1.0, abs=1e-3)
     _, calls = watched_sample(apply(host, shared_model("sdxl"), schedule=schedule(host, early_percent=0.0)))

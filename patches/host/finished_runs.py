@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from ..report.record import RunRecord
+from ...report.record import RunRecord
 from .workflow import contains, running_node, signature, upstream
 
 MOST = 16
