@@ -55,7 +55,7 @@ def apply(model: Any, ratio: float, point: str) -> Any:
     """AT-EDM with its default settings at one pruning point, all blocks pruned from the first step on."""
     settings = _host.pack("atedm_core.unet.ranking").PruneSettings(prune_from=point)
     schedule = _host.pack("atedm_core.unet.schedule").DSAPSchedule(prune_ratio=ratio, early_percent=0.0)
-    return _host.pack("patches.apply").apply_atedm(model, schedule, settings)
+    return _host.pack("patches.unet.apply").apply_atedm(model, schedule, settings)
 
 
 def default_ranking() -> str:
@@ -65,7 +65,7 @@ def default_ranking() -> str:
 
 def ideal_speed_up(model: Any, size: tuple[int, int], ratio: float, point: str) -> float:
     """FLOPs of the whole model over those left; `size` is (width, height) in pixels."""
-    structure = _host.pack("patches.unet_structure")
+    structure = _host.pack("patches.unet.structure")
     unet = structure.describe_unet(structure.supported_unet(model))
     flops = _host.pack("atedm_core.unet.flops").unet_flops
     latent = (size[1] // 8, size[0] // 8)

@@ -101,7 +101,7 @@ class OperationCounter(TorchDispatchMode):
 @contextmanager
 def watching(stopwatch: Stopwatch) -> Iterator[None]:
     """While it lasts, every call of a part is watched."""
-    pruning_pass = _host.pack("patches.pruning_pass")
+    pruning_pass = _host.pack("patches.unet.pruning_pass")
     subset = _host.pack("atedm_core.tokens").TokenSubset
     places = [(subset if name == "gather" else pruning_pass, name) for name in PARTS]
     originals = [getattr(place, name) for place, name in places]

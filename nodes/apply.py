@@ -19,7 +19,7 @@ from ..atedm_core.unet.ranking import (
 )
 from ..atedm_core.unet.recovery import RECOVERIES, STAND_INS, Recovery, StandIn
 from ..atedm_core.unet.schedule import DEFAULT_RATIO, MAX_RATIO, DSAPSchedule
-from ..patches.apply import apply_atedm
+from ..patches.unet.apply import apply_atedm
 from .types import Schedule, checked_schedule, faster_model
 
 _DEFAULTS = PruneSettings()

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..atedm_core.unet.budget import describe_budget, solve_budget
 from ..atedm_core.unet.flops import LATENT_SCALE, PRUNE_POINTS, PrunePoint
 from ..atedm_core.unet.schedule import DSAPSchedule
-from ..patches.unet_structure import describe_unet, supported_unet
+from ..patches.unet.structure import describe_unet, supported_unet
 from .types import Schedule, checked_schedule
 
 _STEP = 8

@@ -111,7 +111,7 @@ def in_place(control: str | None) -> Iterator[None]:
             int(control.removesuffix(" voters")),
         )
     else:
-        module, name = _host.pack("patches.pruning_pass"), "rank_tokens"
+        module, name = _host.pack("patches.unet.pruning_pass"), "rank_tokens"
         value = _ranking(control, module.rank_tokens)
     before = getattr(module, name)
     setattr(module, name, value)

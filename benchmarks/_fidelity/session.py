@@ -161,7 +161,7 @@ class Session:
 
     def structure(self) -> Any:
         """The demo model as costs see it."""
-        module = _host.pack("patches.unet_structure")
+        module = _host.pack("patches.unet.structure")
         return module.describe_unet(module.supported_unet(self.model))
 
     def _patched(self, case: Case, observer: _Observer) -> Any:
@@ -172,7 +172,7 @@ class Session:
             model = getattr(_peers, case.peer.name)(model, **dict(case.peer.arguments))
         model = model.clone()
         options = model.model_options.setdefault("transformer_options", {})
-        options[_host.pack("patches.run").OBSERVERS_KEY] = [observer]
+        options[_host.pack("patches.unet.run").OBSERVERS_KEY] = [observer]
         return model
 
     def _sampler(self, sampling: Sampling, noise: Tensor, captions: tuple[Caption, ...]) -> Any:
@@ -225,7 +225,7 @@ def _pruned(model: Any, pruning: Pruning) -> Any:
     # the pack under its own name has classes of its own
     schedule = _host.pack("atedm_core.unet.schedule").DSAPSchedule(**asdict(pruning.schedule))
     settings = _host.pack("atedm_core.unet.ranking").PruneSettings(**asdict(pruning.settings))
-    return _host.pack("patches.apply").apply_atedm(model, schedule, settings)
+    return _host.pack("patches.unet.apply").apply_atedm(model, schedule, settings)
 
 
 def _needs_counting(peer: Peer | None) -> bool:

@@ -44,7 +44,7 @@ class Recorder:
     def _flops(self, run: Any) -> dict[str, Any]:
         """Tokens and FLOPs of the run: attention blocks as they were counted, the whole U-Net by its structure."""
         # the pack has a name of ComfyUI's making, so its cost module is found beside the run's own
-        pack = type(run).__module__.removesuffix("patches.run")
+        pack = type(run).__module__.removesuffix("patches.unet.run")
         cost = importlib.import_module(f"{pack}atedm_core.unet.flops")
         total = run.total()
         first = next(iter(run.method.structure.blocks)).name

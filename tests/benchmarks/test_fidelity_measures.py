@@ -75,7 +75,7 @@ def test_a_tape_of_pruned_blocks_costs_what_the_closed_formula_says() -> None:
 @pytest.mark.usefixtures("comfyui")
 @pytest.mark.parametrize("control", controls.CONTROLS)
 def test_a_control_ranks_in_the_packs_place_and_goes_again(control: str) -> None:
-    module = _host.pack("patches.pruning_pass")
+    module = _host.pack("patches.unet.pruning_pass")
     own = module.rank_tokens
     queries, keys = torch.randn(2, 2, 3, 16, 8, generator=torch.Generator().manual_seed(0))
     attention = LayerAttention(queries, keys)
@@ -89,7 +89,7 @@ def test_a_control_ranks_in_the_packs_place_and_goes_again(control: str) -> None
 
 @pytest.mark.usefixtures("comfyui")
 def test_a_reversed_ranking_is_the_packs_own_upside_down() -> None:
-    module = _host.pack("patches.pruning_pass")
+    module = _host.pack("patches.unet.pruning_pass")
     queries, keys = torch.randn(2, 1, 3, 16, 8, generator=torch.Generator().manual_seed(0))
     attention = LayerAttention(queries, keys)
     own = combine_heads(module.rank_tokens(ATTENDING, attention, (4, 4)))
@@ -103,7 +103,7 @@ def test_tokens_that_are_like_their_anchor_go_first() -> None:
     keys = torch.eye(16).reshape(1, 1, 16, 16)
     keys[0, 0, 1] = keys[0, 0, 0]  # the neighbour of the first cell's anchor is its double
     with controls.in_place("least redundant"):
-        rank = _host.pack("patches.pruning_pass").rank_tokens
+        rank = _host.pack("patches.unet.pruning_pass").rank_tokens
         scores = rank(ATTENDING, LayerAttention(keys, keys), (4, 4))[0, 0]
     assert scores.argmin() == 1
     assert sorted(scores.topk(4).indices.tolist()) == [0, 2, 8, 10]

@@ -89,7 +89,7 @@ class InProcessHost:
         return self._modules[folder.name]
 
     def module(self, name: str, pack: str = PACK) -> ModuleType:
-        """A module of a loaded pack, as the nodes themselves see it: `host.module("patches.apply")`."""
+        """A module of a loaded pack, as the nodes themselves see it: `host.module("patches.unet.apply")`."""
         return importlib.import_module(f"{self._modules[pack].__name__}.{name}")
 
     def node(self, node_id: str) -> Any:

@@ -37,7 +37,7 @@ def test_pruning_works(host: InProcessHost, backend: str, kind: str) -> None:
 
 def test_the_ranking_sees_this_backends_queries_and_keys(host: InProcessHost, backend: str) -> None:
     """Every backend goes through the same hook, so nothing has to be projected twice."""
-    view = host.module("patches.attention_view").AttentionView
+    view = host.module("patches.unet.attention_view").AttentionView
     seen = []
     original = view.attention
     with pytest.MonkeyPatch.context() as patch:

@@ -192,7 +192,7 @@ def test_pictures_speak_of_their_own_method_only(
         draw(self, at, text, *args, **kwargs)
 
     monkeypatch.setattr(sheet, "text", written)
-    for module in ("patches.cat_apply", "patches.apply"):
+    for module in ("patches.cat_apply", "patches.unet.apply"):
         monkeypatch.setattr(host.module(module), "report_is_wanted", lambda: True)
     if method == "AT-EDM":
         model = apply(host, shared_model("sdxl"))

@@ -122,7 +122,7 @@ class _Holder:
 
 
 def structure_of(host: InProcessHost, unet: Any) -> Any:
-    module = host.module("patches.unet_structure")
+    module = host.module("patches.unet.structure")
     return module.describe_unet(module.supported_unet(_Holder(unet)))
 
 
@@ -157,7 +157,7 @@ def test_sdxl_at_1024_pixels_costs_what_the_paper_says(host: InProcessHost) -> N
 @contextmanager
 def no_ranking(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tokens are kept in grid order, without ranking: what is counted is then the model's own work alone."""
-    module = host.module("patches.pruning_pass")
+    module = host.module("patches.unet.pruning_pass")
     subset = host.module("atedm_core.tokens").TokenSubset
 
     def no_scores(settings: Any, hidden: torch.Tensor, grid: Any) -> torch.Tensor:
@@ -178,10 +178,10 @@ def run_options(host: InProcessHost, structure: Any, ratio: float, **settings: A
     """What ComfyUI hands to a U-Net that AT-EDM acts on, past the early phase."""
     from comfy.ldm.modules.attention import SpatialTransformer
 
-    run = host.module("patches.run")
+    run = host.module("patches.unet.run")
     schedule = host.module("atedm_core.unet.schedule").DSAPSchedule(prune_ratio=ratio, early_percent=0.0)
     chosen = host.module("atedm_core.unet.ranking").PruneSettings(**settings)
-    handler = host.module("patches.attention_block").attention_block_handler
+    handler = host.module("patches.unet.attention_block").attention_block_handler
     return {
         run.RUN_KEY: run.PruneRun(run.Method(schedule, chosen, structure), lambda percent: 1.0 - percent),
         "patches": {"forward_timestep_embed_patch": [(SpatialTransformer, handler)]},
@@ -214,7 +214,7 @@ def test_pruned_pass(host: InProcessHost, monkeypatch: pytest.MonkeyPatch, kind:
     assert found == pytest.approx(expected, rel=0.01)
     if (kind, latent) == ("sdxl", (128, 128)):
         assert expected == pytest.approx(SDXL_PRUNED, rel=2e-3)
-    total = options[host.module("patches.run").RUN_KEY].total()
+    total = options[host.module("patches.unet.run").RUN_KEY].total()
     assert total.pruned_calls == total.calls == len(structure.blocks)
     full = full_flops(kind, latent)
     assert total.flops_full - total.flops == pytest.approx(full - expected, rel=0.01)
@@ -296,7 +296,7 @@ def test_tokens_of_the_formula_are_those_the_layers_run_on(host: InProcessHost) 
 
 @pytest.mark.parametrize("kind", ["sdxl", "sd15"])
 def test_a_models_dtype_and_device_do_not_change_its_structure(host: InProcessHost, kind: str) -> None:
-    module = host.module("patches.unet_structure")
+    module = host.module("patches.unet.structure")
     model = apply(host, shared_model(kind))
     described = module.describe_unet(module.supported_unet(model))
     assert described == structure_of(host, model.model.diffusion_model)

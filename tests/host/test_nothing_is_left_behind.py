@@ -20,7 +20,7 @@ class Spy:
     def __init__(self, host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
         pruning = host.module("atedm_core.unet.ranking")
-        passed = host.module("patches.pruning_pass")
+        passed = host.module("patches.unet.pruning_pass")
         for module, name in (
             (pruning, "gwpr"),
             (pruning, "cross_gwpr"),
@@ -185,7 +185,7 @@ def test_an_interrupted_run_is_gone_without_trace(
     options = guider.model_options
     model_options_before = {key: list(value) for key, value in options["transformer_options"].items()}
     runs: list[Any] = []
-    run_class = host.module("patches.apply").PruneRun
+    run_class = host.module("patches.unet.apply").PruneRun
     host_reset = run_class.reset
 
     def stop(step: int, *args: Any) -> None:

@@ -66,7 +66,7 @@ def test_tokens_are_dropped_where_prune_from_says(host: InProcessHost, kind: str
 def test_a_ranking_serves_as_many_noise_levels_as_asked(
     host: InProcessHost, monkeypatch: Any, point: str, interval: int
 ) -> None:
-    module = host.module("patches.pruning_pass")
+    module = host.module("patches.unet.pruning_pass")
     ranked: list[int] = []
     original = module.rank_tokens
     monkeypatch.setattr(module, "rank_tokens", lambda *a, **k: ranked.append(1) or original(*a, **k))
@@ -85,7 +85,7 @@ def test_a_ranking_serves_as_many_noise_levels_as_asked(
 
 
 def test_samplers_that_call_twice_a_step_age_a_ranking_by_noise_levels(host: InProcessHost, monkeypatch: Any) -> None:
-    module = host.module("patches.pruning_pass")
+    module = host.module("patches.unet.pruning_pass")
     ranked: list[int] = []
     original = module.rank_tokens
     monkeypatch.setattr(module, "rank_tokens", lambda *a, **k: ranked.append(1) or original(*a, **k))
@@ -163,7 +163,7 @@ def test_a_change_of_size_or_of_ratio_ranks_afresh(host: InProcessHost) -> None:
 
 def test_the_layers_own_attention_is_what_the_host_computes(host: InProcessHost, monkeypatch: Any) -> None:
     """Taking the log-sum-exp along must not change a bit of the attention it comes with."""
-    module = host.module("patches.attention_view")
+    module = host.module("patches.unet.attention_view")
     patched = apply(host, shared_model("sdxl"), **ATTENDING)
     taken: list[int] = []
     original = module.attention_with_log_sum_exp
@@ -195,7 +195,7 @@ def test_the_budget_is_what_the_run_then_saves(host: InProcessHost) -> None:
     _, calls = watched_sample(apply(host, model, ratio, schedule=flat), width=256, height=256, steps=1, cfg=1.0)
     (found,) = calls.reports
     saved = sum(spent.flops_full - spent.flops for spent in found.tallies.values())
-    structure = host.module("patches.unet_structure").describe_unet(model.model.diffusion_model)
+    structure = host.module("patches.unet.structure").describe_unet(model.model.diffusion_model)
     full = host.module("atedm_core.unet.flops").unet_flops(structure, (32, 32))
     assert 0.1 <= saved / full < 0.105
     assert "ideal speed-up" in report

@@ -56,7 +56,7 @@ def test_the_node_shows_chart_maps_and_text(host: InProcessHost) -> None:
 
 def test_maps_and_sums_are_what_the_blocks_did(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a count of its own, with a schedule that spares blocks early and a batch of two."""
-    monkeypatch.setattr(host.module("patches.apply"), "report_is_wanted", lambda: True)
+    monkeypatch.setattr(host.module("patches.unet.apply"), "report_is_wanted", lambda: True)
     patched = apply(host, shared_model("sdxl"), schedule=schedule(host, early_percent=0.5))
     _, calls = watched_sample(patched, steps=4, batch=2)
     (record,) = records(host)
@@ -87,9 +87,11 @@ def test_maps_and_sums_are_what_the_blocks_did(host: InProcessHost, monkeypatch:
 def test_without_a_report_nothing_is_recorded_on_the_device(
     host: InProcessHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorder = host.module("patches.apply").MapRecorder
+    recorder = host.module("patches.unet.apply").MapRecorder
     made: list[Any] = []
-    monkeypatch.setattr(host.module("patches.apply"), "MapRecorder", lambda *a: made.append(recorder(*a)) or made[-1])
+    monkeypatch.setattr(
+        host.module("patches.unet.apply"), "MapRecorder", lambda *a: made.append(recorder(*a)) or made[-1]
+    )
     host.run(graph(report=""))
     assert made == []
     assert not records(host)[0].maps_asked
@@ -100,7 +102,7 @@ def test_without_a_report_nothing_is_recorded_on_the_device(
 def test_a_report_changes_no_picture(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
     patched = apply(host, shared_model("sdxl"))
     expected = sample(patched)
-    monkeypatch.setattr(host.module("patches.apply"), "report_is_wanted", lambda: True)
+    monkeypatch.setattr(host.module("patches.unet.apply"), "report_is_wanted", lambda: True)
     assert torch.equal(sample(patched), expected)
     assert [record.maps_asked for record in records(host)] == [False, True]
 
@@ -226,7 +228,7 @@ def test_few_runs_are_kept(host: InProcessHost) -> None:
 
 
 def test_every_picture_of_a_small_batch_has_its_sheet(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host.module("patches.apply"), "report_is_wanted", lambda: True)
+    monkeypatch.setattr(host.module("patches.unet.apply"), "report_is_wanted", lambda: True)
     patched = apply(host, shared_model("sdxl"))
     latent = sample(patched, steps=1, batch=5)
     maps, chart, text = host.call("ATEDMReport", model=patched, result={"samples": latent})
@@ -244,8 +246,8 @@ def test_calls_on_parts_of_the_picture_are_left_out_of_the_maps(host: InProcessH
     patched = apply(host, shared_model("sdxl"))
     _, calls = watched_sample(patched, steps=1)
     event = calls.events()[0]
-    method = host.module("patches.apply").applied_method(patched)
-    maps = host.module("patches.recording").MapRecorder(method.structure, (32, 16))
+    method = host.module("patches.unet.apply").applied_method(patched)
+    maps = host.module("patches.unet.recording").MapRecorder(method.structure, (32, 16))
     maps.pruned(event)
     assert maps.parts == 1
     tally = host.module("report.record").Tally(calls=2, pruned_calls=2)

@@ -150,7 +150,7 @@ def test_no_early_phase_at_zero_percent_however_much_noise(host: InProcessHost) 
 
 def test_progress_is_read_once_per_call_not_per_block(host: InProcessHost, monkeypatch: Any) -> None:
     """Reading a noise level back makes a GPU wait."""
-    run = host.module("patches.run")
+    run = host.module("patches.unet.run")
     asked: list[float] = []
     original = run.progress_of
     monkeypatch.setattr(run, "progress_of", lambda sigma, *rest: asked.append(sigma) or original(sigma, *rest))

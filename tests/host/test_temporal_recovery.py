@@ -38,7 +38,7 @@ class Visits:
         self.seen: dict[Any, list[tuple[float, Any]]] = {}
         self.memories: list[Any] = []
         self.held: list[int] = []
-        module = host.module("patches.update_memory")
+        module = host.module("patches.unet.update_memory")
         original, reset = module.UpdateMemory.visit, module.UpdateMemory.reset
 
         def visit(memory: Any, uuid: Any, block: str, hidden: Any, grid: Any, sigma: float) -> Any:
@@ -163,7 +163,7 @@ def test_layers_that_add_to_their_input_in_place_do_not_change_what_is_remembere
         first, second = block.transformer_blocks
         layers = [AddsFirst(first, add), second]
         known = host.module("atedm_core.unet.temporal").TokenUpdates.none(hidden)
-        passed = host.module("patches.pruning_pass").PruningPass(settings, 24, (8, 8), 2, None, known)
+        passed = host.module("patches.unet.pruning_pass").PruningPass(settings, 24, (8, 8), 2, None, known)
         with torch.inference_mode():
             out = passed.run(layers, hidden.clone(), contexts, {"patches": {}})
         assert passed.point == "inside first layer"
@@ -272,7 +272,7 @@ def test_a_change_of_size_begins_anew(host: InProcessHost, visits: Visits) -> No
     large = sample(patched, steps=3, width=192, height=160)
     assert torch.equal(sample(patched, steps=3), small)
     assert torch.equal(sample(patched, steps=3, width=192, height=160), large)
-    module = host.module("patches.update_memory")
+    module = host.module("patches.unet.update_memory")
     memory = module.UpdateMemory()
     hidden = torch.zeros(1, 12, 4)
     core = host.module("atedm_core.unet.temporal")
@@ -342,7 +342,7 @@ def test_a_picture_to_start_from_in_few_steps(host: InProcessHost) -> None:
 def test_without_a_ranking_every_step_drops_where_asked_and_nothing_is_ranked(
     host: InProcessHost, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
-    module = host.module("patches.pruning_pass")
+    module = host.module("patches.unet.pruning_pass")
     asked: list[str] = []
     for name in ("rank_tokens", "AttentionView"):
         monkeypatch.setattr(module, name, lambda *args, name=name: asked.append(name))
@@ -353,7 +353,7 @@ def test_without_a_ranking_every_step_drops_where_asked_and_nothing_is_ranked(
     for events in zip(*[call.events for call in calls], strict=True):
         assert not same_choices([events[0]], [events[1]])
     (report,) = calls.reports
-    cost, structure = host.module("atedm_core.unet.flops"), host.module("patches.unet_structure")
+    cost, structure = host.module("atedm_core.unet.flops"), host.module("patches.unet.structure")
     blocks = structure.describe_unet(shared_model("sdxl").model.diffusion_model).blocks
     for block in blocks:
         tokens = {1: 64, 2: 16}[block.level]

@@ -114,7 +114,7 @@ def test_the_ratio_says_how_many_tokens_go(host: InProcessHost, ratio: float) ->
 
 def test_tokens_seen_by_the_ranking_are_those_of_the_layer(host: InProcessHost, monkeypatch: Any) -> None:
     """The queries and keys taken from the host's own attention call are what projecting afresh gives."""
-    view = host.module("patches.attention_view").AttentionView
+    view = host.module("patches.unet.attention_view").AttentionView
     checked = []
     original = view.attention
 

@@ -24,12 +24,12 @@ def inside_a_run(host: InProcessHost, model: Any, **changes: Any) -> dict[str, A
     """Options as they are in the middle of a sampling run."""
     from comfy.ldm.modules.attention import SpatialTransformer
 
-    run = host.module("patches.run")
-    unet = host.module("patches.unet_structure")
+    run = host.module("patches.unet.run")
+    unet = host.module("patches.unet.structure")
     schedule = host.module("atedm_core.unet.schedule").DSAPSchedule(early_percent=0.3, early_blocks="all")
     settings = host.module("atedm_core.unet.ranking").PruneSettings()
     method = run.Method(schedule, settings, unet.describe_unet(unet.supported_unet(model)))
-    handler = host.module("patches.attention_block").attention_block_handler
+    handler = host.module("patches.unet.attention_block").attention_block_handler
     options = {
         run.RUN_KEY: run.PruneRun(method, lambda percent: 1.0 - percent),
         "patches": {"forward_timestep_embed_patch": [(SpatialTransformer, handler)]},
@@ -155,7 +155,7 @@ def test_a_second_unet_of_another_shape_called_with_the_same_options_is_left_alo
 
 
 def test_video_blocks_are_handed_to_the_host(host: InProcessHost) -> None:
-    handler = host.module("patches.attention_block").attention_block_handler
+    handler = host.module("patches.unet.attention_block").attention_block_handler
     model = shared_model("svd")
     block = transformers(model)["input", 1]
     x = torch.randn(3, block.in_channels, 8, 8, generator=torch.Generator().manual_seed(3))

@@ -103,7 +103,7 @@ def test_every_constraint_is_one_exact_release_for_every_python() -> None:
     assert {tuple(sorted(where)) for name, where in pins.items() if name not in only_old} == {("all",), ("<", ">=")}
 
 
-@pytest.mark.parametrize("module", ["atedm_core.unet.gwpr", "/any/custom_nodes/at-edm.patches.apply"])
+@pytest.mark.parametrize("module", ["atedm_core.unet.gwpr", "/any/custom_nodes/at-edm.patches.unet.apply"])
 def test_a_warning_about_own_code_fails_a_test(module: str) -> None:
     with pytest.raises(UserWarning):
         warnings.warn_explicit("ours", UserWarning, "file.py", 1, module=module)

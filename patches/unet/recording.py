@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..atedm_core.unet.flops import unet_flops
-from ..atedm_core.unet.schedule import DSAPSchedule
-from ..atedm_core.unet.structure import LEVEL_NAMES, AttentionBlock, UNetStructure
-from ..report.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
-from .host.kept_counts import KeptCounts, note_on_samples
+from ...atedm_core.unet.flops import unet_flops
+from ...atedm_core.unet.schedule import DSAPSchedule
+from ...atedm_core.unet.structure import LEVEL_NAMES, AttentionBlock, UNetStructure
+from ...report.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
+from ..host.kept_counts import KeptCounts, note_on_samples
 from .run import PruneEvent, PruneRun
 
 _WORDING = Wording("AT-EDM", place="block", kept="kept", part="attention block", unpruned="prune_ratio 0")

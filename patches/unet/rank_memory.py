@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..atedm_core.tokens import TokenSubset
+from ...atedm_core.tokens import TokenSubset
 
 
 @dataclass

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..atedm_core.unet.temporal import TokenUpdates
+from ...atedm_core.unet.temporal import TokenUpdates
 
 CALLS_PER_LEVEL = 2
 

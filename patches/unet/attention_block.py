@@ -10,12 +10,12 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from torch import Tensor
 
-from ..atedm_core.unet.flops import prune_point
-from ..atedm_core.unet.structure import AttentionBlock
-from ..atedm_core.unet.temporal import TokenUpdates
+from ...atedm_core.unet.flops import prune_point
+from ...atedm_core.unet.structure import AttentionBlock
+from ...atedm_core.unet.temporal import TokenUpdates
 from .full_grid import Options, touches_cross_attention, touches_self_attention
-from .memory import join
 from .pruning_pass import PruningPass, Remembered, run_whole
+from .rank_memory import join
 from .run import OBSERVERS_KEY, RUN_KEY, PruneEvent, PruneRun, tally
 from .update_memory import Slot
 

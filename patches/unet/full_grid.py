@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..atedm_core.tokens import TokenSubset
+from ...atedm_core.tokens import TokenSubset
 
 Options = dict[str, Any]
 

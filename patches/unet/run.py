@@ -7,15 +7,15 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..atedm_core.tokens import TokenSubset, kept_tokens
-from ..atedm_core.unet.flops import block_flops
-from ..atedm_core.unet.ranking import PruneSettings
-from ..atedm_core.unet.schedule import DSAPSchedule
-from ..atedm_core.unet.structure import AttentionBlock, UNetStructure
-from ..report.record import Tally
-from .host.progress import progress_of
-from .memory import RankMemory, split
+from ...atedm_core.tokens import TokenSubset, kept_tokens
+from ...atedm_core.unet.flops import block_flops
+from ...atedm_core.unet.ranking import PruneSettings
+from ...atedm_core.unet.schedule import DSAPSchedule
+from ...atedm_core.unet.structure import AttentionBlock, UNetStructure
+from ...report.record import Tally
+from ..host.progress import progress_of
 from .pruning_pass import PruningPass
+from .rank_memory import RankMemory, split
 from .update_memory import UpdateMemory
 
 RUN_KEY = "atedm_run"

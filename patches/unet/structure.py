@@ -9,7 +9,7 @@ from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransforme
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample, VideoResBlock
 from torch import nn
 
-from ..atedm_core.unet.structure import AttentionBlock, Part, UNetStructure, stage_ends
+from ...atedm_core.unet.structure import AttentionBlock, Part, UNetStructure, stage_ends
 
 SUPPORTED = "Stable Diffusion 1.x, 2.x, SDXL, the SDXL refiner, SSD-1B and Segmind Vega"
 

@@ -11,16 +11,16 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.patcher_extension import WrappersMP
 
-from ..atedm_core.unet.ranking import PruneSettings
-from ..atedm_core.unet.schedule import DSAPSchedule
+from ...atedm_core.unet.ranking import PruneSettings
+from ...atedm_core.unet.schedule import DSAPSchedule
+from ..host.finished_runs import keep_record, report_is_wanted
+from ..host.progress import percent_to_sigma_on_cpu
+from ..host.sampling import SamplingClock, work_of
 from .attention_block import attention_block_handler
-from .host.finished_runs import keep_record, report_is_wanted
-from .host.progress import percent_to_sigma_on_cpu
-from .host.sampling import SamplingClock, work_of
 from .recording import MapRecorder, record_of
 from .run import OBSERVERS_KEY, RUN_KEY, Method, PruneRun
+from .structure import describe_unet, supported_unet
 from .summary import explain_nothing_pruned, planned_saving, summarize
-from .unet_structure import describe_unet, supported_unet
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..atedm_core.tokens import TokenSubset
-from ..atedm_core.unet.flops import PrunePoint, prune_point
-from ..atedm_core.unet.ranking import (
+from ...atedm_core.tokens import TokenSubset
+from ...atedm_core.unet.flops import PrunePoint, prune_point
+from ...atedm_core.unet.ranking import (
     LayerAttention,
     PruneSettings,
     choose_stand_ins,
@@ -17,8 +17,8 @@ from ..atedm_core.unet.ranking import (
     rank_tokens,
     select_tokens,
 )
-from ..atedm_core.unet.recovery import recover
-from ..atedm_core.unet.temporal import TokenUpdates, recover_with_own
+from ...atedm_core.unet.recovery import recover
+from ...atedm_core.unet.temporal import TokenUpdates, recover_with_own
 from .attention_view import AttentionView
 from .full_grid import Options, TokenGrid, append_patch, on_full_grid
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..atedm_core.log_sum_exp import attention_with_log_sum_exp
-from ..atedm_core.unet.ranking import LayerAttention, QueriesKeys
+from ...atedm_core.log_sum_exp import attention_with_log_sum_exp
+from ...atedm_core.unet.ranking import LayerAttention, QueriesKeys
 from .full_grid import Options, append_patch
 
 _PYTORCH_ATTENTION = "attention_pytorch"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..atedm_core.tokens import kept_tokens
-from ..atedm_core.unet.flops import block_flops, prune_point
+from ...atedm_core.tokens import kept_tokens
+from ...atedm_core.unet.flops import block_flops, prune_point
 from .run import PruneRun
 
 

@@ -1,0 +1,1 @@
+"""How token pruning is wired into the U-Net of a MODEL."""
