@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..atedm_core.dit.schedule import LEAST_FULL_STEPS, CATSchedule
 from ..atedm_core.dit.selection import DEFAULT_KEEP, MAX_CLUSTERS, CATSelection
-from ..patches.cat_apply import apply_cat
+from ..patches.dit.apply import apply_cat
 from .types import faster_model
 
 _SELECTION = CATSelection()

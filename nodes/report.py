@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..patches.cat_apply import applied_cat
+from ..patches.dit.apply import applied_cat
 from ..patches.host.finished_runs import find_record, find_whole_run
 from ..patches.host.preview import latent_preview
 from ..patches.unet.apply import applied_method

@@ -25,7 +25,7 @@ def in_place(control: str | None) -> Iterator[None]:
     if control is None:
         yield
         return
-    module = _host.pack("patches.cat_run")
+    module = _host.pack("patches.dit.run")
     before = module.TokenSelector
     module.TokenSelector = selector(control, before)
     try:

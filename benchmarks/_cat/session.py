@@ -112,4 +112,4 @@ def _pruned(model: Any, pruning: CATPruning) -> Any:
     # the pack under its own name has classes of its own
     selection = _host.pack("atedm_core.dit.selection").CATSelection(**asdict(pruning.selection))
     schedule = _host.pack("atedm_core.dit.schedule").CATSchedule(**asdict(pruning.schedule))
-    return _host.pack("patches.cat_apply").apply_cat(model, selection, schedule)
+    return _host.pack("patches.dit.apply").apply_cat(model, selection, schedule)

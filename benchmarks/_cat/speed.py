@@ -54,7 +54,7 @@ def contenders(model: Any, selection: Any, schedule: Any) -> dict[str, Any]:
     """The unpruned model, the pruned one, and the one with ComfyUI's step cache."""
     from comfy_extras.nodes_easycache import LazyCacheNode
 
-    pruned = _host.pack("patches.cat_apply").apply_cat(model, selection, schedule)
+    pruned = _host.pack("patches.dit.apply").apply_cat(model, selection, schedule)
     cached = LazyCacheNode.execute(model, reuse_threshold=0.2, start_percent=0.15, end_percent=0.95, verbose=False)
     return {"unpruned": model, "CAT Pruning": pruned, "LazyCache": cached.result[0]}
 
@@ -111,7 +111,7 @@ def figures(
 ) -> dict[str, Any]:
     """What follows from the seconds of all calls of all runs so far, beside what FLOPs allow."""
     inner = model.model.diffusion_model
-    family = _host.pack("patches.cat_families").family_of(inner)
+    family = _host.pack("patches.dit.families").family_of(inner)
     grid = family.grid(inner, (size // 8, size // 8))
     unpruned = [statistics.mean(calls[1:]) for calls in runs["unpruned"]]
     pruned = [statistics.mean(calls[full_steps:]) for calls in runs["CAT Pruning"]]

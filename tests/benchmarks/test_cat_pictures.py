@@ -82,7 +82,7 @@ def test_the_largest_changes_are_taken() -> None:
 def test_a_control_is_taken_off_again_and_an_unknown_one_refused(comfyui: None) -> None:
     from benchmarks import _host
 
-    module = _host.pack("patches.cat_run")
+    module = _host.pack("patches.dit.run")
     before = module.TokenSelector
     inside = []
 

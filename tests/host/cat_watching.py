@@ -49,7 +49,7 @@ def cat(host: InProcessHost, model: Any, **inputs: Any) -> Any:
 @contextmanager
 def watching(host: InProcessHost) -> Iterator[Watch]:
     """Every call that is hooked while this lasts."""
-    module = host.module("patches.cat_apply")
+    module = host.module("patches.dit.apply")
     original = module._call
     watch = Watch()
 
@@ -100,9 +100,9 @@ def kept_objects(host: InProcessHost) -> list[Any]:
     """Objects of the pack that hold tensors during a run, wherever they are."""
     gc.collect()
     kinds = (
-        host.module("patches.cat_memory").CallMemory,
-        host.module("patches.cat_memory").AttentionMemory,
-        host.module("patches.cat_run").CATRun,
+        host.module("patches.dit.kv_cache").CallMemory,
+        host.module("patches.dit.kv_cache").AttentionMemory,
+        host.module("patches.dit.run").CATRun,
         host.module("patches.host.kept_counts").KeptCounts,
         host.module("atedm_core.dit.selection").TokenSelector,
         host.module("atedm_core.dit.clusters").Clusters,

@@ -148,7 +148,7 @@ def test_the_hosts_names_for_compiled_models_and_several_devices(host: InProcess
     import comfy.samplers
     from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
-    assert host.module("patches.cat_bypass")._COMPILE_KEY == COMPILE_KEY
+    assert host.module("patches.dit.bypass")._COMPILE_KEY == COMPILE_KEY
     assert '"multigpu_thread_device"' in inspect.getsource(comfy.samplers)
 
 

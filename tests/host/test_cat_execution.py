@@ -19,14 +19,14 @@ class Compact:
     """One model's calls for the same conditions through the pack's own machinery."""
 
     def __init__(self, host: InProcessHost, model: Any, latent: tuple[int, int]) -> None:
-        self.calls = host.module("patches.cat_call")
-        self.families = host.module("patches.cat_families")
+        self.calls = host.module("patches.dit.call")
+        self.families = host.module("patches.dit.families")
         self.model = model
         self.inner = model.model.diffusion_model
         self.family = self.families.family_of(self.inner)
         rows, columns = self.family.grid(self.inner, latent)
         self.tokens = rows * columns
-        self.memory = host.module("patches.cat_memory").CallMemory()
+        self.memory = host.module("patches.dit.kv_cache").CallMemory()
 
     def call(self, inputs: dict[str, Any], selected: torch.Tensor | None) -> torch.Tensor:
         call = self.calls.TransformerCall(self.memory, self.tokens, selected, record_attention=True)

@@ -57,7 +57,7 @@ TEXT = 77
 
 
 def family(host: InProcessHost, name: str) -> Any:
-    return next(one for one in host.module("patches.cat_families").FAMILIES if one.name == name)
+    return next(one for one in host.module("patches.dit.families").FAMILIES if one.name == name)
 
 
 @functools.cache
@@ -96,7 +96,7 @@ def test_a_full_pass_and_a_pruned_one(host: InProcessHost, model: str) -> None:
     transformer = full_width(host, model)
     latent = (64, 80)
     tokens = 32 * 40
-    calls, memories = host.module("patches.cat_call"), host.module("patches.cat_memory")
+    calls, memories = host.module("patches.dit.call"), host.module("patches.dit.kv_cache")
     memory = memories.CallMemory()
 
     def run(selected: torch.Tensor | None) -> int:

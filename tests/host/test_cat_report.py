@@ -32,7 +32,7 @@ def _nothing_remembered(host: InProcessHost) -> Iterator[None]:
 
 @pytest.fixture
 def _report_wanted(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host.module("patches.cat_apply"), "report_is_wanted", lambda: True)
+    monkeypatch.setattr(host.module("patches.dit.apply"), "report_is_wanted", lambda: True)
 
 
 def graph(kind: str = "sd3", *, seed: int = 1, steps: int = STEPS, keep: float = 0.3, report: str = "picture") -> Graph:
@@ -120,10 +120,10 @@ def test_maps_are_the_sets_that_were_computed(host: InProcessHost, sampler_name:
 
 
 def test_without_a_report_nothing_is_counted_on_the_device(host: InProcessHost) -> None:
-    counting = host.module("patches.cat_apply").KeptCounts
+    counting = host.module("patches.dit.apply").KeptCounts
     made: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(host.module("patches.cat_apply"), "KeptCounts", lambda: made.append(counting()) or made[-1])
+        patch.setattr(host.module("patches.dit.apply"), "KeptCounts", lambda: made.append(counting()) or made[-1])
         without = host.run(graph(report=""))
         assert made == []
         assert not records(host)[0].maps_asked
@@ -137,7 +137,7 @@ def test_without_a_report_nothing_is_counted_on_the_device(host: InProcessHost) 
 def test_a_report_changes_no_picture(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
     patched = cat(host, shared("sd3"))
     recorded = sample(patched, "sd3")
-    monkeypatch.setattr(host.module("patches.cat_apply"), "report_is_wanted", lambda: False)
+    monkeypatch.setattr(host.module("patches.dit.apply"), "report_is_wanted", lambda: False)
     assert torch.equal(sample(patched, "sd3"), recorded)
 
 
@@ -192,7 +192,7 @@ def test_pictures_speak_of_their_own_method_only(
         draw(self, at, text, *args, **kwargs)
 
     monkeypatch.setattr(sheet, "text", written)
-    for module in ("patches.cat_apply", "patches.unet.apply"):
+    for module in ("patches.dit.apply", "patches.unet.apply"):
         monkeypatch.setattr(host.module(module), "report_is_wanted", lambda: True)
     if method == "AT-EDM":
         model = apply(host, shared_model("sdxl"))

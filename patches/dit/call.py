@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..atedm_core.tokens import gather_tokens
-from .cat_families import Family
-from .cat_memory import AttentionMemory, CallMemory, own
+from ...atedm_core.tokens import gather_tokens
+from .families import Family
+from .kv_cache import AttentionMemory, CallMemory, own
 
 _OVERRIDE = "optimized_attention_override"
 

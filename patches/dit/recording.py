@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from ..atedm_core.dit.flops import TransformerStructure, run_flops
-from ..report.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
-from .cat_run import CATRun
-from .host.kept_counts import note_on_samples
-from .host.progress import progress_of
+from ...atedm_core.dit.flops import TransformerStructure, run_flops
+from ...report.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
+from ..host.kept_counts import note_on_samples
+from ..host.progress import progress_of
+from .run import CATRun
 
 _WORDING = Wording("CAT Pruning", place="step", kept="computed", part="", unpruned="keep_ratio 1", in_sequence=True)
 _GROUP = "steps"

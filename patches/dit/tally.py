@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from ..report.record import Tally
+from ...report.record import Tally
 
 
 @dataclass

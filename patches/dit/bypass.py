@@ -6,8 +6,8 @@ from typing import Any
 
 from comfy.patcher_extension import WrappersMP, get_wrappers_with_key
 
-from .cat_families import Family
-from .cat_run import CATRun
+from .families import Family
+from .run import CATRun
 
 _COMPILE_KEY = "torch.compile"
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..atedm_core.dit.flops import TransformerStructure, transformer_flops
-from ..atedm_core.dit.schedule import CATSchedule, step_at
-from ..atedm_core.dit.selection import CATSelection, TokenSelector
-from ..report.record import Tally
-from .cat_families import Family
-from .cat_memory import CallMemory
-from .cat_tally import CATTally
-from .host.kept_counts import KeptCounts
+from ...atedm_core.dit.flops import TransformerStructure, transformer_flops
+from ...atedm_core.dit.schedule import CATSchedule, step_at
+from ...atedm_core.dit.selection import CATSelection, TokenSelector
+from ...report.record import Tally
+from ..host.kept_counts import KeptCounts
+from .families import Family
+from .kv_cache import CallMemory
+from .tally import CATTally
 
 
 @dataclass(frozen=True)

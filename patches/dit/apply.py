@@ -9,20 +9,20 @@ import comfy.model_management
 import comfy.model_patcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
-from ..atedm_core.dit.flops import TransformerStructure
-from ..atedm_core.dit.schedule import CATSchedule
-from ..atedm_core.dit.selection import CATSelection
-from .cat_bypass import call_reason, hooked_conditions, run_reason
-from .cat_call import TransformerCall, attached, selected_control, with_override
-from .cat_families import FAMILIES, family_of
-from .cat_memory import CallMemory
-from .cat_recording import record_of
-from .cat_run import CATMethod, CATRun
-from .cat_summary import summarize
-from .host.finished_runs import keep_record, report_is_wanted
-from .host.kept_counts import KeptCounts
-from .host.progress import percent_to_sigma_on_cpu
-from .host.sampling import SamplingClock, work_of
+from ...atedm_core.dit.flops import TransformerStructure
+from ...atedm_core.dit.schedule import CATSchedule
+from ...atedm_core.dit.selection import CATSelection
+from ..host.finished_runs import keep_record, report_is_wanted
+from ..host.kept_counts import KeptCounts
+from ..host.progress import percent_to_sigma_on_cpu
+from ..host.sampling import SamplingClock, work_of
+from .bypass import call_reason, hooked_conditions, run_reason
+from .call import TransformerCall, attached, selected_control, with_override
+from .families import FAMILIES, family_of
+from .kv_cache import CallMemory
+from .recording import record_of
+from .run import CATMethod, CATRun
+from .summary import summarize
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .cat_run import CATRun
+from .run import CATRun
 
 
 def summarize(run: CATRun, finished: bool) -> str:

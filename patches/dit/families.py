@@ -17,7 +17,7 @@ import comfy.ldm.pixart.pixartms
 import comfy.ldm.qwen_image.model
 from torch import Tensor
 
-from ..atedm_core.dit.flops import (
+from ...atedm_core.dit.flops import (
     TransformerStructure,
     auraflow_structure,
     chroma_guidance_macs,

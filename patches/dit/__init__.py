@@ -1,0 +1,1 @@
+"""How CAT Pruning is wired into the transformer of a MODEL."""
