@@ -6,16 +6,19 @@ from .dit.selection import CATSelection, TokenSelector
 from .log_sum_exp import log_sum_exp
 from .tokens import TokenSubset, kept_tokens
 from .unet.budget import Budget, average_flops, solve_budget
-from .unet.flops import block_flops, prune_point, unet_flops
+from .unet.flops import block_flops, unet_flops
 from .unet.gwpr import combine_heads, cross_gwpr, gwpr
-from .unet.ranking import LayerAttention, PruneSettings, choose_stand_ins, rank_states, rank_tokens, select_tokens
+from .unet.ranking import LayerAttention, choose_stand_ins, rank_states, rank_tokens, select_tokens
 from .unet.recovery import recover, stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
 from .unet.redundancy import redundancy_scores
 from .unet.schedule import DSAPSchedule
+from .unet.settings import DEFAULT_SETTINGS, PAPER_SETTINGS, PruneSettings, prune_point
 from .unet.structure import AttentionBlock, UNetStructure, stage_ends
 from .unet.temporal import TokenUpdates, oldest_first, recover_with_own
 
 __all__ = [
+    "DEFAULT_SETTINGS",
+    "PAPER_SETTINGS",
     "AttentionBlock",
     "Budget",
     "CATSchedule",

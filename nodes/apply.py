@@ -7,22 +7,27 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..atedm_core.unet.flops import PRUNE_POINTS, PrunePoint
-from ..atedm_core.unet.ranking import (
+from ..atedm_core.unet.schedule import DEFAULT_RATIO, DEFAULT_SCHEDULE, MAX_RATIO
+from ..atedm_core.unet.settings import (
+    DEFAULT_SETTINGS,
     MAX_ITERATIONS,
     MAX_RANK_INTERVAL,
+    PRUNE_POINTS,
     RANKINGS,
+    RECOVERIES,
     SELECTIONS,
+    STAND_INS,
+    VOTERS,
+    PrunePoint,
     PruneSettings,
     Ranking,
+    Recovery,
     Selection,
+    StandIn,
+    Voters,
 )
-from ..atedm_core.unet.recovery import RECOVERIES, STAND_INS, Recovery, StandIn
-from ..atedm_core.unet.schedule import DEFAULT_RATIO, MAX_RATIO, DSAPSchedule
 from ..patches.unet.apply import apply_atedm
 from .types import Schedule, checked_schedule, faster_model
-
-_DEFAULTS = PruneSettings()
 
 
 class ATEDMApply(io.ComfyNode):
@@ -63,18 +68,20 @@ class ATEDMApply(io.ComfyNode):
                 io.Combo.Input(
                     "selection",
                     options=list(SELECTIONS),
-                    default=_DEFAULTS.selection,
+                    default=DEFAULT_SETTINGS.selection,
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "'stratified' keeps the best token of every 2 x 2 cell first, so that every part of the "
-                        "picture stays covered. 'top-k' keeps the best overall, as in the paper."
+                        "For a ranking by attention. 'stratified' keeps the best token of every 2 x 2 cell first, so "
+                        "that every part of the picture stays covered. 'top-k' keeps the best overall, as in the "
+                        "paper. The other rankings cover every part by themselves, so there it changes nothing, "
+                        "except with 'temporal'."
                     ),
                 ),
                 io.Combo.Input(
                     "recovery",
                     options=list(RECOVERIES),
-                    default=_DEFAULTS.recovery,
+                    default=DEFAULT_SETTINGS.recovery,
                     optional=True,
                     advanced=True,
                     tooltip=(
@@ -88,7 +95,7 @@ class ATEDMApply(io.ComfyNode):
                 io.Combo.Input(
                     "stand_in",
                     options=list(STAND_INS),
-                    default=_DEFAULTS.stand_in,
+                    default=DEFAULT_SETTINGS.stand_in,
                     optional=True,
                     advanced=True,
                     tooltip=(
@@ -99,7 +106,7 @@ class ATEDMApply(io.ComfyNode):
                 io.Combo.Input(
                     "ranking",
                     options=list(RANKINGS),
-                    default=_DEFAULTS.ranking,
+                    default=DEFAULT_SETTINGS.ranking,
                     optional=True,
                     advanced=True,
                     tooltip=(
@@ -111,7 +118,7 @@ class ATEDMApply(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "iterations",
-                    default=_DEFAULTS.iterations,
+                    default=DEFAULT_SETTINGS.iterations,
                     min=1,
                     max=MAX_ITERATIONS,
                     optional=True,
@@ -124,7 +131,7 @@ class ATEDMApply(io.ComfyNode):
                 io.Combo.Input(
                     "prune_from",
                     options=list(PRUNE_POINTS),
-                    default=_DEFAULTS.prune_from,
+                    default=DEFAULT_SETTINGS.prune_from,
                     optional=True,
                     advanced=True,
                     tooltip=(
@@ -136,7 +143,7 @@ class ATEDMApply(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "rank_interval",
-                    default=_DEFAULTS.rank_interval,
+                    default=DEFAULT_SETTINGS.rank_interval,
                     min=1,
                     max=MAX_RANK_INTERVAL,
                     optional=True,
@@ -144,6 +151,17 @@ class ATEDMApply(io.ComfyNode):
                     tooltip=(
                         "For a ranking by attention: rank the tokens at every n-th step, and use the last ranking in "
                         "between. 1 ranks at every step. Higher is faster and follows the picture less closely."
+                    ),
+                ),
+                io.Combo.Input(
+                    "voters",
+                    options=list(VOTERS),
+                    default=DEFAULT_SETTINGS.voters,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "Whose attention counts in a ranking by self-attention. 'lattice': about 256 tokens, evenly "
+                        "spread. 'all': every token, as in the paper, which costs more."
                     ),
                 ),
             ],
@@ -156,16 +174,15 @@ class ATEDMApply(io.ComfyNode):
         model: Any,
         prune_ratio: float,
         schedule: Any = None,
-        selection: Selection = _DEFAULTS.selection,
-        recovery: Recovery = _DEFAULTS.recovery,
-        stand_in: StandIn = _DEFAULTS.stand_in,
-        ranking: Ranking = _DEFAULTS.ranking,
-        iterations: int = _DEFAULTS.iterations,
-        prune_from: PrunePoint = _DEFAULTS.prune_from,
-        rank_interval: int = _DEFAULTS.rank_interval,
+        selection: Selection = DEFAULT_SETTINGS.selection,
+        recovery: Recovery = DEFAULT_SETTINGS.recovery,
+        stand_in: StandIn = DEFAULT_SETTINGS.stand_in,
+        ranking: Ranking = DEFAULT_SETTINGS.ranking,
+        iterations: int = DEFAULT_SETTINGS.iterations,
+        prune_from: PrunePoint = DEFAULT_SETTINGS.prune_from,
+        rank_interval: int = DEFAULT_SETTINGS.rank_interval,
+        voters: Voters = DEFAULT_SETTINGS.voters,
     ) -> io.NodeOutput:
-        settings = PruneSettings(
-            ranking, iterations, selection, stand_in, recovery, prune_from=prune_from, rank_interval=rank_interval
-        )
-        wanted = replace(checked_schedule(schedule) or DSAPSchedule(), prune_ratio=prune_ratio)
+        settings = PruneSettings(ranking, iterations, selection, stand_in, recovery, prune_from, rank_interval, voters)
+        wanted = replace(checked_schedule(schedule) or DEFAULT_SCHEDULE, prune_ratio=prune_ratio)
         return io.NodeOutput(apply_atedm(model, wanted, settings))

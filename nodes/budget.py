@@ -6,9 +6,18 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..atedm_core.unet.budget import describe_budget, solve_budget
-from ..atedm_core.unet.flops import LATENT_SCALE, PRUNE_POINTS, PrunePoint
-from ..atedm_core.unet.schedule import DSAPSchedule
+from ..atedm_core.unet.budget import Budget, solve_budget
+from ..atedm_core.unet.flops import LATENT_SCALE
+from ..atedm_core.unet.schedule import DEFAULT_SCHEDULE
+from ..atedm_core.unet.settings import (
+    DEFAULT_SETTINGS,
+    MAX_RANK_INTERVAL,
+    PRUNE_POINTS,
+    RANKINGS,
+    PrunePoint,
+    PruneSettings,
+    Ranking,
+)
 from ..patches.unet.structure import describe_unet, supported_unet
 from .types import Schedule, checked_schedule
 
@@ -60,10 +69,27 @@ class ATEDMBudget(io.ComfyNode):
                 io.Combo.Input(
                     "prune_from",
                     options=list(PRUNE_POINTS),
-                    default="after first layer",
+                    default=DEFAULT_SETTINGS.prune_from,
                     optional=True,
                     advanced=True,
                     tooltip="The same as in AT-EDM Apply.",
+                ),
+                io.Combo.Input(
+                    "ranking",
+                    options=list(RANKINGS),
+                    default=DEFAULT_SETTINGS.ranking,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The same as in AT-EDM Apply. It decides what 'block start' can save.",
+                ),
+                io.Int.Input(
+                    "rank_interval",
+                    default=DEFAULT_SETTINGS.rank_interval,
+                    min=1,
+                    max=MAX_RANK_INTERVAL,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The same as in AT-EDM Apply. It decides what 'block start' can save.",
                 ),
             ],
             outputs=[
@@ -82,11 +108,41 @@ class ATEDMBudget(io.ComfyNode):
         height: int,
         saving: float,
         schedule: Any = None,
-        prune_from: PrunePoint = "after first layer",
+        prune_from: PrunePoint = DEFAULT_SETTINGS.prune_from,
+        ranking: Ranking = DEFAULT_SETTINGS.ranking,
+        rank_interval: int = DEFAULT_SETTINGS.rank_interval,
     ) -> io.NodeOutput:
+        settings = PruneSettings(ranking, prune_from=prune_from, rank_interval=rank_interval)
         structure = describe_unet(supported_unet(model))
-        wanted = checked_schedule(schedule) or DSAPSchedule()
+        wanted = checked_schedule(schedule) or DEFAULT_SCHEDULE
         wanted.check_levels(structure)
         latent = (height // LATENT_SCALE, width // LATENT_SCALE)
-        budget = solve_budget(structure, latent, saving, wanted, point=prune_from)
+        budget = solve_budget(structure, latent, saving, wanted, settings=settings)
         return io.NodeOutput(budget.schedule.prune_ratio, describe_budget(budget, (width, height)))
+
+
+def describe_budget(budget: Budget, picture: tuple[int, int]) -> str:
+    """A budget in words and a table, for people. `picture` is (width, height) in pixels."""
+    tera = 1e12
+    schedule = budget.schedule
+    lines = [
+        f"prune_ratio {schedule.prune_ratio:.4f} at {picture[0]} x {picture[1]}: {budget.flops / tera:.3f} of "
+        f"{budget.flops_full / tera:.3f} TFLOPs a step, {budget.saving:.1%} saved, ideal speed-up "
+        f"{budget.speed_up:.2f}x",
+        "",
+        f"{'level':<8}{'tokens':>12}{'blocks':>8}{'layers':>8}{'TFLOPs full':>13}{'pruned':>9}{'saved':>8}",
+    ]
+    for level in budget.levels:
+        saved = 1.0 - level.flops / level.flops_full
+        tokens = f"{level.grid[1]} x {level.grid[0]}"
+        lines.append(
+            f"{level.name:<8}{tokens:>12}{level.blocks:>8}{level.layers:>8}{level.flops_full / tera:>13.3f}"
+            f"{level.flops / tera:>9.3f}{saved:>8.1%}"
+        )
+    rest = budget.flops_full - sum(level.flops_full for level in budget.levels)
+    lines.append(
+        f"{'other':<8}{'':>12}{'':>8}{'':>8}{rest / tera:>13.3f}{rest / tera:>9.3f}{0:>8.1%}  convolutions, not pruned"
+    )
+    lines.append("")
+    lines.append("Averaged over a run with evenly spaced steps, one sample, two operations per multiply-add.")
+    return "\n".join(lines)

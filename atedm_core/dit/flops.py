@@ -2,9 +2,6 @@
 
 Two operations per multiply-add, one sample, no guidance. Counted is what `torch.utils.flop_counter` counts: matrix
 products, convolutions and attention. The pack's own work (choosing, gathering, merging keys) is measured instead.
-
-The paper's figures leave attention's own products out and count multiply-adds of both conditions; `published_macs`
-counts like that.
 """
 
 from __future__ import annotations
@@ -18,7 +15,6 @@ _TIME_FREQUENCIES = 256
 # Multiply-adds per token and width^2 of a block: four projections of attention, and there and back to 4 x the width.
 _BLOCK = 12
 _MODULATION = 6
-_CONDITIONS = 2
 
 
 @dataclass(frozen=True)
@@ -82,27 +78,6 @@ def run_flops(
         return steps * full
     pruned = (schedule or CATSchedule()).pruned_steps(steps)
     return (steps - pruned) * full + pruned * transformer_flops(structure, tokens, text_tokens, selection.kept(tokens))
-
-
-def published_macs(
-    structure: TransformerStructure, tokens: int, text_tokens: int, steps: int, full_steps: int, keep_ratio: float
-) -> float:
-    """Multiply-adds of a run as the paper counts them: linear layers, two conditions, no attention products.
-
-    Text that is only looked at (PixArt's cross-attention) counts in full steps and not in pruned ones.
-
-    Args:
-        structure: of the model.
-        tokens: image tokens.
-        text_tokens: text tokens of the prompt.
-        steps: of the run, one pass each.
-        full_steps: how many of them compute all tokens.
-        keep_ratio: share of image tokens that the others compute.
-    """
-    text = text_tokens * structure.text_macs
-    full = tokens * structure.image_macs + text
-    pruned = keep_ratio * tokens * structure.image_macs + (0 if structure.cross_attentions else text)
-    return _CONDITIONS * (full_steps * full + (steps - full_steps) * pruned)
 
 
 def sd3_structure(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..checks import check_range
+
 LEAST_FULL_STEPS = 2
 _SAME = 1e-4
 
@@ -26,8 +28,7 @@ class CATSchedule:
     last_full_steps: int = 0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.warmup <= 1.0:
-            raise ValueError(f"warmup is {self.warmup}: give a share of the steps from 0 to 1")
+        check_range("warmup", self.warmup, 0.0, 1.0)
         if self.least_full_steps < LEAST_FULL_STEPS:
             raise ValueError(f"least_full_steps is {self.least_full_steps}: give {LEAST_FULL_STEPS} or more")
         for name in ("refresh_interval", "last_full_steps"):

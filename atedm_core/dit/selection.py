@@ -18,12 +18,14 @@ B images, N tokens on a grid, K selected tokens, D channels of noise per token, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from ..checks import check_choice, check_range
 from .clusters import Clusters, cluster_tokens, lattice_rank
 from .quotas import cluster_places, first_hot, later_hot
 
@@ -79,14 +81,14 @@ class CATSelection:
     def __post_init__(self) -> None:
         if not 0.0 < self.keep_ratio <= 1.0:
             raise ValueError(f"keep_ratio is {self.keep_ratio}: give a share of tokens above 0 and up to 1")
-        if not 1 <= self.clusters <= MAX_CLUSTERS:
-            raise ValueError(f"clusters is {self.clusters}: give a whole number from 1 to {MAX_CLUSTERS}")
+        check_range("clusters", self.clusters, 1, MAX_CLUSTERS)
         for name in ("hot_share", "decay", "stale_in_cluster"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}: give a number from 0 to 1")
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(known)}")
+            check_range(name, getattr(self, name), 0.0, 1.0)
+        check_choice("reference", self.reference, REFERENCES)
+        check_choice("cluster_by", self.cluster_by, CLUSTER_BY)
+        check_choice("position", self.position, POSITIONS)
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("tie_order", self.tie_order, TIE_ORDERS)
 
     def kept(self, tokens: int) -> int:
         """How many of `tokens` are recomputed, at least 1.
@@ -96,15 +98,6 @@ class CATSelection:
         """
         # The guard against 0.29999... keeps whole products whole.
         return max(1, math.floor(self.keep_ratio * tokens + 1e-9))
-
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "reference": REFERENCES,
-    "cluster_by": CLUSTER_BY,
-    "position": POSITIONS,
-    "pooling": POOLINGS,
-    "tie_order": TIE_ORDERS,
-}
 
 
 class TokenSelector:
@@ -212,6 +205,10 @@ class TokenSelector:
             return values.sort(dim=1, stable=True).indices
         order = lattice_rank(self.grid).to(values.device)
         return order[values[:, order].sort(dim=1, stable=True).indices]
+
+
+SelectorFactory = Callable[[CATSelection, tuple[int, int]], TokenSelector]
+"""What makes the selector of a run: `TokenSelector`, or a control in its place."""
 
 
 def with_position(noise: Tensor, grid: tuple[int, int], settings: CATSelection) -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..tokens import kept_tokens
-from .flops import CONTEXT_TOKENS, PrunePoint, block_flops, prune_point, unet_flops
-from .schedule import MAX_RATIO, DSAPSchedule
+from .flops import CONTEXT_TOKENS, block_flops, unet_flops
+from .schedule import DEFAULT_SCHEDULE, MAX_RATIO, DSAPSchedule
+from .settings import DEFAULT_SETTINGS, PruneSettings
 from .structure import LEVEL_NAMES, UNetStructure
 
 _RAMP_SAMPLES = 64
@@ -64,35 +65,43 @@ def progress_weights(schedule: DSAPSchedule) -> list[tuple[float, float]]:
     return [*points, (1.0, 1.0 - early)]
 
 
+def _passes(schedule: DSAPSchedule, settings: PruneSettings) -> list[tuple[float, bool, float]]:
+    """(progress, whether attention ranks, weight) of the passes that a run averages to; the weights sum to 1."""
+    fresh = settings.fresh_share
+    kinds = [(ranks, share) for ranks, share in ((True, fresh), (False, 1.0 - fresh)) if share > 0]
+    return [(at, ranks, weight * share) for at, weight in progress_weights(schedule) for ranks, share in kinds]
+
+
 def average_flops(
     structure: UNetStructure,
     latent: tuple[int, int],
     schedule: DSAPSchedule,
+    settings: PruneSettings = DEFAULT_SETTINGS,
     *,
-    point: PrunePoint = "after first layer",
     context_tokens: int = CONTEXT_TOKENS,
 ) -> float:
     """FLOPs of one forward pass for one sample, averaged over a run."""
-    total = 0.0
-    for progress, weight in progress_weights(schedule):
-        flops = unet_flops(
+
+    def one_pass(progress: float, ranks: bool) -> int:
+        return unet_flops(
             structure,
             latent,
-            lambda block, at=progress: schedule.ratio(at, block),  # type: ignore[misc]
+            lambda block: schedule.ratio(progress, block),
             context_tokens=context_tokens,
-            point=point,
+            point=settings.prune_from,
+            ranks=ranks,
         )
-        total += weight * flops
-    return total
+
+    return sum(weight * one_pass(progress, ranks) for progress, ranks, weight in _passes(schedule, settings))
 
 
 def solve_budget(
     structure: UNetStructure,
     latent: tuple[int, int],
     saving: float,
-    schedule: DSAPSchedule | None = None,
+    schedule: DSAPSchedule = DEFAULT_SCHEDULE,
+    settings: PruneSettings = DEFAULT_SETTINGS,
     *,
-    point: PrunePoint = "after first layer",
     context_tokens: int = CONTEXT_TOKENS,
 ) -> Budget:
     """The smallest prune ratio that saves the wanted share of a whole model's FLOPs, exact to a token.
@@ -102,7 +111,7 @@ def solve_budget(
         latent: (height, width) of the latent.
         saving: wanted share of FLOPs to save, 0 to less than 1. For an ideal speed-up of x it is 1 - 1/x.
         schedule: whose ratio is solved for; by default all steps and blocks are pruned alike.
-        point: where tokens are dropped.
+        settings: where tokens are dropped, and how often attention ranks them.
         context_tokens: text tokens.
 
     Raises:
@@ -110,12 +119,11 @@ def solve_budget(
     """
     if not 0.0 <= saving < 1.0:
         raise ValueError(f"saving is {saving}: give a share of FLOPs, 0 or more and less than 1")
-    schedule = schedule or DSAPSchedule()
     full = unet_flops(structure, latent, context_tokens=context_tokens)
 
     def saved(ratio: float) -> float:
         candidate = replace(schedule, prune_ratio=ratio)
-        flops = average_flops(structure, latent, candidate, point=point, context_tokens=context_tokens)
+        flops = average_flops(structure, latent, candidate, settings, context_tokens=context_tokens)
         return 1.0 - flops / full
 
     if saved(MAX_RATIO) < saving:
@@ -131,15 +139,15 @@ def solve_budget(
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if saved(middle) >= saving else (middle, high)
-    return budget_of(structure, latent, replace(schedule, prune_ratio=high), point=point, context_tokens=context_tokens)
+    return budget_of(structure, latent, replace(schedule, prune_ratio=high), settings, context_tokens=context_tokens)
 
 
 def budget_of(
     structure: UNetStructure,
     latent: tuple[int, int],
     schedule: DSAPSchedule,
+    settings: PruneSettings = DEFAULT_SETTINGS,
     *,
-    point: PrunePoint = "after first layer",
     context_tokens: int = CONTEXT_TOKENS,
 ) -> Budget:
     """What a schedule costs, level by level."""
@@ -156,43 +164,16 @@ def budget_of(
                 tokens,
                 kept_tokens(tokens, schedule.ratio(progress, block)),
                 context_tokens=context_tokens,
-                point=prune_point(block.layers, point),
+                point=settings.point(block.layers, remembered=not ranks),
             )
             for block in blocks
-            for progress, weight in progress_weights(schedule)
+            for progress, ranks, weight in _passes(schedule, settings)
         )
         layers = sum(block.layers for block in blocks)
         levels.append(LevelCost(LEVEL_NAMES[level], grid, len(blocks), layers, full, spent))
     return Budget(
         schedule,
         unet_flops(structure, latent, context_tokens=context_tokens),
-        average_flops(structure, latent, schedule, point=point, context_tokens=context_tokens),
+        average_flops(structure, latent, schedule, settings, context_tokens=context_tokens),
         tuple(levels),
     )
-
-
-def describe_budget(budget: Budget, picture: tuple[int, int]) -> str:
-    """A budget in words and a table, for people. `picture` is (width, height) in pixels."""
-    tera = 1e12
-    schedule = budget.schedule
-    lines = [
-        f"prune_ratio {schedule.prune_ratio:.4f} at {picture[0]} x {picture[1]}: {budget.flops / tera:.3f} of "
-        f"{budget.flops_full / tera:.3f} TFLOPs a step, {budget.saving:.1%} saved, ideal speed-up "
-        f"{budget.speed_up:.2f}x",
-        "",
-        f"{'level':<8}{'tokens':>12}{'blocks':>8}{'layers':>8}{'TFLOPs full':>13}{'pruned':>9}{'saved':>8}",
-    ]
-    for level in budget.levels:
-        saved = 1.0 - level.flops / level.flops_full
-        tokens = f"{level.grid[1]} x {level.grid[0]}"
-        lines.append(
-            f"{level.name:<8}{tokens:>12}{level.blocks:>8}{level.layers:>8}{level.flops_full / tera:>13.3f}"
-            f"{level.flops / tera:>9.3f}{saved:>8.1%}"
-        )
-    rest = budget.flops_full - sum(level.flops_full for level in budget.levels)
-    lines.append(
-        f"{'other':<8}{'':>12}{'':>8}{'':>8}{rest / tera:>13.3f}{rest / tera:>9.3f}{0:>8.1%}  convolutions, not pruned"
-    )
-    lines.append("")
-    lines.append("Averaged over a run with evenly spaced steps, one sample, two operations per multiply-add.")
-    return "\n".join(lines)

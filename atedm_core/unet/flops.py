@@ -8,22 +8,13 @@ The pack's own work (ranking, gathering, filling) is not counted here; it is mea
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
 
 from ..tokens import kept_tokens
+from .settings import PrunePoint, prune_point
 from .structure import AttentionBlock, UNetStructure
-
-PrunePoint = Literal["after first layer", "inside first layer", "block start"]
-"""Where tokens are dropped: after the first layer (the paper), after its self-attention, or before it."""
-PRUNE_POINTS: tuple[PrunePoint, ...] = get_args(PrunePoint)
 
 CONTEXT_TOKENS = 77
 LATENT_SCALE = 8
-
-
-def prune_point(layers: int, wanted: PrunePoint = "after first layer") -> PrunePoint:
-    """The point wanted, where it can save anything: after a block's only layer nothing is left to save."""
-    return "inside first layer" if layers == 1 and wanted == "after first layer" else wanted
 
 
 def self_attention_flops(width: int, tokens: int) -> int:
@@ -86,6 +77,7 @@ def unet_flops(
     *,
     context_tokens: int = CONTEXT_TOKENS,
     point: PrunePoint = "after first layer",
+    ranks: bool = False,
 ) -> int:
     """One forward pass of the whole U-Net for one sample.
 
@@ -94,7 +86,8 @@ def unet_flops(
         latent: (height, width) of the latent, which is the picture's size over 8.
         ratio: share of tokens dropped in every attention block, or a function giving it per block.
         context_tokens: text tokens.
-        point: where tokens are dropped, wherever that can save anything.
+        point: where tokens are dropped, as far as that is possible (`prune_point`).
+        ranks: attention ranks the tokens in this pass.
     """
     total = 2 * structure.fixed_macs
     for level, macs in enumerate(structure.other_macs):
@@ -105,6 +98,6 @@ def unet_flops(
         tokens = height * width
         share = ratio(block) if callable(ratio) else ratio
         kept = kept_tokens(tokens, share)
-        where = prune_point(block.layers, point)
+        where = prune_point(block.layers, point, ranks=ranks)
         total += block_flops(block, tokens, kept, context_tokens=context_tokens, point=where)
     return total

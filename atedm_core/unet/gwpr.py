@@ -30,7 +30,6 @@ def gwpr(
     *,
     start: Tensor | None = None,
     iterations: int = 1,
-    tolerance: float | None = None,
     row_log_sum: Tensor | None = None,
     voters: Tensor | None = None,
 ) -> Tensor:
@@ -42,8 +41,7 @@ def gwpr(
         q: queries `[B, H, N, D]`, any float dtype.
         k: keys `[B, H, N, D]`, same dtype and device.
         start: scores `[B, H, N]` to start from (a warm start), non-negative; uniform when `None`.
-        iterations: 1 or more; the most that are done when `tolerance` is given.
-        tolerance: stop once no score moves by more than this. Reading the change back synchronises the device.
+        iterations: 1 or more.
         row_log_sum: `[B, H, N]` float32, the log-sum-exp of every query's logits, where the layer's own attention
             gave it; it saves one of the two attention calls that a ranking takes.
         voters: positions `[V]` int64 of the queries that vote, the same in every head; all when `None`. The cost
@@ -76,7 +74,7 @@ def gwpr(
         votes = log_scores if voters is None else _log_normalize(_voting(log_scores, voters))
         return log_sum_exp(k, asking, votes - asking_log_sum)
 
-    return _iterate(advance, log_start, iterations, tolerance)
+    return _iterate(advance, log_start, iterations)
 
 
 def lattice_voters(grid: tuple[int, int], at_most: int, device: torch.device) -> Tensor:
@@ -93,9 +91,7 @@ def lattice_voters(grid: tuple[int, int], at_most: int, device: torch.device) ->
     return (rows + torch.arange(0, width, stride, device=device)).flatten()
 
 
-def cross_gwpr(
-    q: Tensor, k: Tensor, *, start: Tensor | None = None, iterations: int = 1, tolerance: float | None = None
-) -> Tensor:
+def cross_gwpr(q: Tensor, k: Tensor, *, start: Tensor | None = None, iterations: int = 1) -> Tensor:
     """G-WPR scores of the queries of a cross-attention map, per head: `s_K = A^T s_Q`, then `s_Q = A s_K`, normalised.
 
     The generalized form on the bipartite graph of queries and keys (AT-EDM, section 3.2).
@@ -105,7 +101,6 @@ def cross_gwpr(
         k: keys `[B, H, N, D]`, same dtype and device; N may differ from M.
         start: query scores `[B, H, M]` to start from, non-negative; uniform when `None`.
         iterations: as in `gwpr`.
-        tolerance: as in `gwpr`.
 
     Returns:
         `[B, H, M]` float32 (float64 for float64 inputs), each head's scores summing to 1.
@@ -119,7 +114,7 @@ def cross_gwpr(
         log_key_scores = log_sum_exp(k, q, log_scores - row_log_sum)
         return _log_normalize(log_sum_exp(q, k, log_key_scores) - row_log_sum)
 
-    return _iterate(advance, _log_start(start, q), iterations, tolerance)
+    return _iterate(advance, _log_start(start, q), iterations)
 
 
 def combine_heads(per_head: Tensor) -> Tensor:
@@ -137,15 +132,11 @@ def combine_heads(per_head: Tensor) -> Tensor:
     return per_head.square().mean(dim=1).sqrt()
 
 
-def _iterate(
-    advance: Callable[[Tensor], Tensor], log_scores: Tensor, iterations: int, tolerance: float | None
-) -> Tensor:
+def _iterate(advance: Callable[[Tensor], Tensor], log_scores: Tensor, iterations: int) -> Tensor:
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}: one or more are needed to rank tokens")
     for _ in range(iterations):
-        previous, log_scores = log_scores, advance(log_scores)
-        if tolerance is not None and bool((log_scores.exp() - previous.exp()).abs().max() <= tolerance):
-            break
+        log_scores = advance(log_scores)
     # Rounding moves the sum by parts in a million per iteration; the result is a distribution exactly.
     return _log_normalize(log_scores).exp()
 

@@ -11,18 +11,13 @@ B samples, H heads, N tokens on the full grid, K kept, C channels, D head size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..log_sum_exp import CHUNK_LOGITS, log_sum_exp
 from ..tokens import TokenSubset, gather_tokens
-
-Recovery = Literal["update", "copy", "zero", "interpolate", "temporal"]
-StandIn = Literal["cosine", "attention", "grid"]
-RECOVERIES: tuple[Recovery, ...] = get_args(Recovery)
-STAND_INS: tuple[StandIn, ...] = get_args(StandIn)
+from .settings import RECOVERIES, Recovery
 
 _NEIGHBOURS = 4
 

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ..checks import check_choice, check_range
 from .structure import LEVEL_NAMES, AttentionBlock, UNetStructure
 
 EarlyBlocks = Literal["stage ends", "all", "none"]
@@ -59,15 +60,15 @@ class DSAPSchedule:
     level_scales: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_range("prune_ratio", self.prune_ratio, MAX_RATIO)
-        _check_range("early_percent", self.early_percent, 1.0)
-        _check_range("early_ratio", self.early_ratio, MAX_RATIO)
-        _check_choice("early_blocks", self.early_blocks, EARLY_BLOCKS)
-        _check_choice("ramp", self.ramp, RAMPS)
+        check_range("prune_ratio", self.prune_ratio, 0.0, MAX_RATIO)
+        check_range("early_percent", self.early_percent, 0.0, 1.0)
+        check_range("early_ratio", self.early_ratio, 0.0, MAX_RATIO)
+        check_choice("early_blocks", self.early_blocks, EARLY_BLOCKS)
+        check_choice("ramp", self.ramp, RAMPS)
         if len(self.level_scales) > len(LEVEL_NAMES):
             raise ValueError(f"level_scales has {len(self.level_scales)} values: give at most {len(LEVEL_NAMES)}")
         for name, scale in zip(LEVEL_NAMES, self.level_scales, strict=False):
-            _check_range(f"{name}_level", scale, MAX_LEVEL_SCALE)
+            check_range(f"{name}_level", scale, 0.0, MAX_LEVEL_SCALE)
 
     def ratio(self, progress: float, block: AttentionBlock) -> float:
         """The share of tokens to drop in `block` at `progress` (0 to 1, from most to least noise)."""
@@ -107,11 +108,5 @@ class DSAPSchedule:
         return (1.0 - math.cos(math.pi * share)) / 2.0 if self.ramp == "cosine" else 0.0
 
 
-def _check_range(name: str, value: float, highest: float) -> None:
-    if not 0.0 <= value <= highest:
-        raise ValueError(f"{name} is {value}: give a number from 0 to {highest:g}")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
+DEFAULT_SCHEDULE = DSAPSchedule()
+PAPER_SCHEDULE = DSAPSchedule(PAPER_RATIO, PAPER_EARLY_PERCENT)

@@ -1,41 +1,24 @@
-"""Choices that CAT Pruning has to beat, put in the place of the pack's own for the length of a run."""
+"""Choices that CAT Pruning has to beat, given to `apply_cat` in place of the pack's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _host
-
 RANDOM_SEED = 77
 CONTROLS = ("random", "largest change")
 
 
-@contextmanager
-def in_place(control: str | None) -> Iterator[None]:
-    """The pack chooses tokens by `control` inside, one of `CONTROLS`.
+def selector(control: str | None, base: type) -> type:
+    """A token selector that chooses by `control`, one of `CONTROLS`, and is like `base` in all else; `base` for `None`.
 
     Raises:
         ValueError: another name.
     """
     if control is None:
-        yield
-        return
-    module = _host.pack("patches.dit.run")
-    before = module.TokenSelector
-    module.TokenSelector = selector(control, before)
-    try:
-        yield
-    finally:
-        module.TokenSelector = before
-
-
-def selector(control: str, base: type) -> type:
-    """A token selector that chooses by `control` and is like `base` in all else."""
+        return base
     if control not in CONTROLS:
         raise ValueError(f"control is {control!r}: choose one of {', '.join(CONTROLS)}")
 

@@ -19,7 +19,7 @@ from .._fidelity.cases import Sampling
 from .._fidelity.drawing import Conditioning, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
 from .._fidelity.session import Drawn
 from .cases import CATCase, CATPruning
-from .controls import in_place
+from .controls import selector
 
 PATCH = 2
 VECTOR_WIDTH = 2048
@@ -55,7 +55,6 @@ class Session:
         computed: list[tuple[int, int]] = []
         with ExitStack() as around, torch.inference_mode():
             positive, negative = (self.texts.conditioning(texts) for texts in ([one.text for one in captions], [""]))
-            around.enter_context(in_place(case.pruning.control if case.pruning else None))
             # how many samples and how many image tokens each reached the last layer
             last = self.model.model.diffusion_model.final_layer
             around.enter_context(inputs_noted(last, lambda given: computed.append((given.shape[0], given.shape[1]))))
@@ -112,4 +111,5 @@ def _pruned(model: Any, pruning: CATPruning) -> Any:
     # the pack under its own name has classes of its own
     selection = _host.pack("atedm_core.dit.selection").CATSelection(**asdict(pruning.selection))
     schedule = _host.pack("atedm_core.dit.schedule").CATSchedule(**asdict(pruning.schedule))
-    return _host.pack("patches.dit.apply").apply_cat(model, selection, schedule)
+    select = selector(pruning.control, _host.pack("atedm_core.dit.selection").TokenSelector)
+    return _host.pack("patches.dit.apply").apply_cat(model, selection, schedule, select=select)

@@ -7,22 +7,10 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from atedm_core.unet.ranking import PruneSettings
-from atedm_core.unet.schedule import PAPER_EARLY_PERCENT, PAPER_RATIO, DSAPSchedule
+from atedm_core.unet.schedule import PAPER_SCHEDULE, DSAPSchedule
+from atedm_core.unet.settings import PAPER_SETTINGS, PruneSettings
 
 from .captions import CaptionSet
-
-PAPER_SETTINGS = PruneSettings(
-    ranking="self-attention",
-    iterations=10,
-    selection="top-k",
-    stand_in="attention",
-    recovery="copy",
-    prune_from="after first layer",
-    voters="all",
-)
-"""The paper's recipe. It iterates until nothing changes, which ten rounds come to."""
-PAPER_SCHEDULE = DSAPSchedule(PAPER_RATIO, PAPER_EARLY_PERCENT, 0.0, "stage ends", "step")
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from atedm_core.unet.flops import PRUNE_POINTS
-from atedm_core.unet.ranking import RANKINGS, SELECTIONS, PruneSettings
-from atedm_core.unet.recovery import RECOVERIES, STAND_INS
 from atedm_core.unet.schedule import PAPER_RATIO, DSAPSchedule
+from atedm_core.unet.settings import PRUNE_POINTS, RANKINGS, RECOVERIES, SELECTIONS, STAND_INS, PruneSettings
 
 from .captions import CaptionSet
 from .cases import PAPER_SCHEDULE, PAPER_SETTINGS, Case, Peer, Pruning, Row, Sampling
@@ -301,7 +299,6 @@ def _peers(sizes: Sizes, solve: _Solver) -> list[Row]:
 def _ranking(sizes: Sizes) -> list[Row]:
     """How the paper's ranking is made, in the paper's schedule."""
     found = {f"{one} iterations": by_attention(iterations=one) for one in (1, 2, 3, 5, 10, 20)}
-    found["1 iteration, warm start"] = by_attention(warm_start=True)
     found |= {f"{one} voters of 256": by_attention(f"{one} voters") for one in (16, 64)}
     found |= {f"ranked every {one}": by_attention(rank_interval=one) for one in (2, 4, 8, 20)}
     return [_row("ranking", name, in_papers_schedule(pruning), sizes.ablation) for name, pruning in found.items()]

@@ -1,21 +1,17 @@
-"""Rankings that a method has to beat, put in the place of the pack's own for the length of a run.
+"""Rankings that a method has to beat, given to `apply_atedm` in place of the pack's own.
 
-The pack offers none of them, and should not: nobody needs them but this lab. They are set on the module of the pack
-that asks for a ranking, and taken off again.
+The pack offers none of them, and should not: nobody needs them but this lab.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from atedm_core.unet.gwpr import combine_heads
-
-from .. import _host
+from atedm_core.unet.gwpr import combine_heads, gwpr, lattice_voters
 
 RANDOM_SEED = 77
 Ranking = Callable[..., Tensor]
@@ -33,22 +29,22 @@ def bayer(height: int, width: int) -> Tensor:
 
 
 def _key_norm() -> Ranking:
-    return lambda settings, attention, grid, start=None: attention.keys.float().norm(dim=-1)
+    return lambda settings, attention, grid: combine_heads(attention.keys.float().norm(dim=-1))
 
 
 def _random() -> Ranking:
     generator = torch.Generator().manual_seed(RANDOM_SEED)
 
-    def rank(settings: Any, attention: Any, grid: tuple[int, int], start: Tensor | None = None) -> Tensor:
+    def rank(settings: Any, attention: Any, grid: tuple[int, int]) -> Tensor:
         samples, _, tokens, _ = attention.queries.shape
-        return torch.rand(samples, 1, tokens, generator=generator)
+        return torch.rand(samples, tokens, generator=generator)
 
     return rank
 
 
 def _reversed(rank_tokens: Ranking) -> Ranking:
-    def rank(settings: Any, attention: Any, grid: tuple[int, int], start: Tensor | None = None) -> Tensor:
-        return 1.0 / combine_heads(rank_tokens(settings, attention, grid, start)).clamp_min(1e-12).unsqueeze(1)
+    def rank(settings: Any, attention: Any, grid: tuple[int, int]) -> Tensor:
+        return 1.0 / (rank_tokens(settings, attention, grid)).clamp_min(1e-12)
 
     return rank
 
@@ -56,14 +52,14 @@ def _reversed(rank_tokens: Ranking) -> Ranking:
 def _even_grid(moves: bool) -> Ranking:
     calls = 0
 
-    def rank(settings: Any, attention: Any, grid: tuple[int, int], start: Tensor | None = None) -> Tensor:
+    def rank(settings: Any, attention: Any, grid: tuple[int, int]) -> Tensor:
         nonlocal calls
         samples, _, tokens, _ = attention.queries.shape
         order = bayer(*grid)
         if moves:
             order = order.roll((calls * 3, calls * 5), dims=(0, 1))
         calls += 1
-        return (1.0 / (1.0 + order)).flatten().expand(samples, 1, tokens).contiguous()
+        return (1.0 / (1.0 + order)).flatten().expand(samples, tokens).contiguous()
 
     return rank
 
@@ -76,13 +72,25 @@ def _least_redundant(moves: bool = True) -> Ranking:
     """
     calls = 0
 
-    def rank(settings: Any, attention: Any, grid: tuple[int, int], start: Tensor | None = None) -> Tensor:
+    def rank(settings: Any, attention: Any, grid: tuple[int, int]) -> Tensor:
         nonlocal calls
         keys = torch.nn.functional.normalize(attention.keys.float().transpose(1, 2).flatten(2), dim=-1)
         anchors = (bayer(2, 2).repeat(-(-grid[0] // 2), -(-grid[1] // 2))[: grid[0], : grid[1]] == calls % 4).flatten()
         calls += moves
         unlike = 1.0 - (keys @ keys[:, anchors].transpose(1, 2)).amax(dim=-1)
-        return unlike.clamp_min(0.0).masked_fill(anchors, 3.0).unsqueeze(1)
+        return unlike.clamp_min(0.0).masked_fill(anchors, 3.0)
+
+    return rank
+
+
+def _with_voters(count: int) -> Ranking:
+    def rank(settings: Any, attention: Any, grid: tuple[int, int]) -> Tensor:
+        voters = lattice_voters(grid, count, attention.queries.device)
+        known = attention.row_log_sum
+        scores = gwpr(
+            attention.queries, attention.keys, iterations=settings.iterations, row_log_sum=known, voters=voters
+        )
+        return combine_heads(scores)
 
     return rank
 
@@ -98,30 +106,16 @@ CONTROLS = (
 )
 
 
-@contextmanager
-def in_place(control: str | None) -> Iterator[None]:
-    """The pack ranks by `control` inside: one of `CONTROLS`, or `N voters` for another number of lattice voters."""
+def ranking(control: str | None, rank_tokens: Ranking) -> Ranking:
+    """What ranks: the pack's own without a control, one of `CONTROLS`, or `N voters` for so many lattice voters.
+
+    Raises:
+        ValueError: another name.
+    """
     if control is None:
-        yield
-        return
+        return rank_tokens
     if control.endswith(" voters"):
-        module, name, value = (
-            _host.pack("atedm_core.unet.ranking"),
-            "LATTICE_VOTERS",
-            int(control.removesuffix(" voters")),
-        )
-    else:
-        module, name = _host.pack("patches.unet.pruning_pass"), "rank_tokens"
-        value = _ranking(control, module.rank_tokens)
-    before = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
-
-
-def _ranking(control: str, rank_tokens: Ranking) -> Ranking:
+        return _with_voters(int(control.removesuffix(" voters")))
     if control == "reversed G-WPR":
         return _reversed(rank_tokens)
     made = {

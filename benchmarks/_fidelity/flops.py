@@ -12,7 +12,8 @@ from functools import cache
 from typing import Any
 
 from atedm_core.tokens import kept_tokens
-from atedm_core.unet.flops import PrunePoint, block_flops, prune_point, self_attention_flops, unet_flops
+from atedm_core.unet.flops import block_flops, self_attention_flops, unet_flops
+from atedm_core.unet.settings import PrunePoint, prune_point
 from atedm_core.unet.structure import AttentionBlock, UNetStructure, stage_ends
 
 from .cases import Pruning

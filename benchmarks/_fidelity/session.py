@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from .. import _host, _peers
 from .captions import Caption
 from .cases import Case, Peer, Pruning, Sampling
-from .controls import in_place
+from .controls import ranking
 from .drawing import Conditioning, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
 from .flops import Tape, demo_flops, sdxl_flops, sdxl_flops_with_tome
 
@@ -122,7 +122,6 @@ class Session:
         with torch.inference_mode():  # before anything is counted
             positive, negative = (self.texts.conditioning(texts) for texts in ([one.text for one in captions], [""]))
         with ExitStack() as around, torch.inference_mode():
-            around.enter_context(in_place(case.pruning.control if case.pruning else None))
             # every pass through the U-Net; caches that answer in its place are not seen
             first = self.model.model.diffusion_model.time_embed
             around.enter_context(inputs_noted(first, lambda given: tape.calls.append(given.shape[0])))
@@ -225,7 +224,8 @@ def _pruned(model: Any, pruning: Pruning) -> Any:
     # the pack under its own name has classes of its own
     schedule = _host.pack("atedm_core.unet.schedule").DSAPSchedule(**asdict(pruning.schedule))
     settings = _host.pack("atedm_core.unet.ranking").PruneSettings(**asdict(pruning.settings))
-    return _host.pack("patches.unet.apply").apply_atedm(model, schedule, settings)
+    rank = ranking(pruning.control, _host.pack("atedm_core.unet.ranking").rank_tokens)
+    return _host.pack("patches.unet.apply").apply_atedm(model, schedule, settings, rank=rank)
 
 
 def _needs_counting(peer: Peer | None) -> bool:

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from atedm_core.unet.budget import Budget, solve_budget
-from atedm_core.unet.flops import PrunePoint, unet_flops
-from atedm_core.unet.ranking import PruneSettings
+from atedm_core.unet.flops import unet_flops
 from atedm_core.unet.schedule import DSAPSchedule
+from atedm_core.unet.settings import PrunePoint, PruneSettings
 from demo.workflow import Node
 
 from .._fidelity.cases import PAPER_SCHEDULE, PAPER_SETTINGS
@@ -149,7 +149,7 @@ def _plan(row: Row, offered: Mapping[str, Any]) -> Plan:
 
 
 def _budget(row: Row, schedule: DSAPSchedule, point: PrunePoint) -> Budget:
-    return solve_budget(sdxl(), SDXL_LATENT, 1.0 - row.tflops / SDXL_TFLOPS, schedule, point=point)
+    return solve_budget(sdxl(), SDXL_LATENT, 1.0 - row.tflops / SDXL_TFLOPS, schedule, PruneSettings(prune_from=point))
 
 
 def _solved(budget: Budget) -> tuple[float, float]:

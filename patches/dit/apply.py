@@ -11,7 +11,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
 from ...atedm_core.dit.flops import TransformerStructure
 from ...atedm_core.dit.schedule import CATSchedule
-from ...atedm_core.dit.selection import CATSelection
+from ...atedm_core.dit.selection import CATSelection, SelectorFactory, TokenSelector
 from ..host.finished_runs import keep_record, report_is_wanted
 from ..host.kept_counts import KeptCounts
 from ..host.progress import percent_to_sigma_on_cpu
@@ -29,7 +29,9 @@ logger = logging.getLogger(__name__)
 KEY = "cat_pruning"
 
 
-def apply_cat(model: Any, selection: CATSelection, schedule: CATSchedule) -> Any:
+def apply_cat(
+    model: Any, selection: CATSelection, schedule: CATSchedule, *, select: SelectorFactory = TokenSelector
+) -> Any:
     """A clone of `model` that computes only some of the image tokens in most steps. The model given is left as it is.
 
     Applied to a model that has CAT Pruning already, it replaces what was there.
@@ -38,6 +40,7 @@ def apply_cat(model: Any, selection: CATSelection, schedule: CATSchedule) -> Any
         model: a ComfyUI MODEL (ModelPatcher).
         selection: how tokens are chosen.
         schedule: which steps compute all of them.
+        select: makes what chooses them; for controls.
 
     Raises:
         ValueError: the model is not a diffusion transformer of a supported kind.
@@ -52,7 +55,7 @@ def apply_cat(model: Any, selection: CATSelection, schedule: CATSchedule) -> Any
         )
     patched = model.clone()
     patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    method = CATMethod(selection, schedule, family)
+    method = CATMethod(selection, schedule, family, select)
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample(method))
     patched.set_attachments(KEY, method)
     return patched

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...atedm_core.dit.flops import TransformerStructure, transformer_flops
 from ...atedm_core.dit.schedule import CATSchedule, step_at
-from ...atedm_core.dit.selection import CATSelection, TokenSelector
+from ...atedm_core.dit.selection import CATSelection, SelectorFactory, TokenSelector
 from ...report.record import Tally
 from ..host.kept_counts import KeptCounts
 from .families import Family
@@ -26,6 +26,7 @@ class CATMethod:
     selection: CATSelection
     schedule: CATSchedule
     family: Family
+    select: SelectorFactory = TokenSelector
 
 
 class CATRun:
@@ -56,7 +57,7 @@ class CATRun:
         self.why_full = ""
         self.maps: KeptCounts | None = None
         self.mask: Tensor | None = None
-        self._selector = TokenSelector(method.selection, grid)
+        self._selector = method.select(method.selection, grid)
         self._positive: list[Hashable] = []
         self._signals: dict[Hashable, tuple[Tensor, bool]] = {}
         self._source: Hashable = None

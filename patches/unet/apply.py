@@ -11,8 +11,9 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.patcher_extension import WrappersMP
 
-from ...atedm_core.unet.ranking import PruneSettings
+from ...atedm_core.unet.ranking import RankTokens, rank_tokens
 from ...atedm_core.unet.schedule import DSAPSchedule
+from ...atedm_core.unet.settings import PruneSettings
 from ..host.finished_runs import keep_record, report_is_wanted
 from ..host.progress import percent_to_sigma_on_cpu
 from ..host.sampling import SamplingClock, work_of
@@ -28,7 +29,7 @@ KEY = "atedm"
 _HANDLER_LIST = "forward_timestep_embed_patch"
 
 
-def apply_atedm(model: Any, schedule: DSAPSchedule, settings: PruneSettings) -> Any:
+def apply_atedm(model: Any, schedule: DSAPSchedule, settings: PruneSettings, *, rank: RankTokens = rank_tokens) -> Any:
     """A clone of `model` whose attention blocks run on fewer tokens. The model given is left as it is.
 
     Applied to a model that has AT-EDM already, it replaces what was there.
@@ -37,6 +38,7 @@ def apply_atedm(model: Any, schedule: DSAPSchedule, settings: PruneSettings) -> 
         model: a ComfyUI MODEL (ModelPatcher).
         schedule: how much to prune, by progress and block.
         settings: how to choose tokens and to fill them in again.
+        rank: ranks tokens where attention ranks; for controls.
 
     Raises:
         ValueError: the model is not a U-Net of a supported kind, or the schedule names a level that it lacks.
@@ -46,7 +48,7 @@ def apply_atedm(model: Any, schedule: DSAPSchedule, settings: PruneSettings) -> 
     patched = model.clone()
     patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     _remove_handler(patched.model_options)
-    method = Method(schedule, settings, structure)
+    method = Method(schedule, settings, structure, rank)
     if schedule.prune_ratio > 0:
         _warn_of_other_handlers(patched.model_options)
         patched.set_model_forward_timestep_embed_patch((SpatialTransformer, attention_block_handler))

@@ -10,7 +10,6 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from torch import Tensor
 
-from ...atedm_core.unet.flops import prune_point
 from ...atedm_core.unet.structure import AttentionBlock
 from ...atedm_core.unet.temporal import TokenUpdates
 from .full_grid import Options, touches_cross_attention, touches_self_attention
@@ -77,7 +76,7 @@ def _run_block(
         own_hidden = hidden if part is None else part.rows(hidden)
         own_slots = [slots[member] for member in members] if slots else []
         updates = _recall(own_slots, own_hidden)
-        passed = PruningPass(run.method.settings, keep, grid, block.layers, remembered, updates)
+        passed = PruningPass(run.method.settings, keep, grid, block.layers, remembered, updates, run.method.rank)
         out.append(passed.run(layer.transformer_blocks, own_hidden, own_contexts, own_options))
         own_uuids = [uuids[member] for member in members]
         run.remember(own_uuids, block, passed, grid, sigma)
@@ -103,7 +102,7 @@ def _run_whole(
     options["activations_shape"] = list(x.shape)
     hidden = _enter(layer, x)
     slots = _visit(run, block, uuids, hidden, (x.shape[-2], x.shape[-1]), sigma)
-    point = prune_point(block.layers, run.method.settings.prune_from)
+    point = run.method.settings.point(block.layers, remembered=True)
     hidden, updates = run_whole(layer.transformer_blocks, hidden, contexts, options, point)
     _store(slots, updates)
     return _leave(layer, hidden, x)
@@ -190,12 +189,12 @@ def _group(
     if not run.remembers:
         return [(list(range(len(uuids))), None)]
     found = [run.memory.recall(uuid, block.name, samples, grid, sigma, device) for uuid in uuids]
-    kinds = [(run.memory.is_due(ranking), 0 if ranking is None else ranking.subset.kept) for ranking in found]
     groups: list[tuple[list[int], Remembered | None]] = []
-    for due, kept in sorted(set(kinds)):
-        members = [position for position, own in enumerate(kinds) if own == (due, kept)]
+    kept = [0 if ranking is None else ranking.subset.kept for ranking in found]
+    for count in sorted(set(kept)):
+        members = [position for position, own in enumerate(kept) if own == count]
         rankings = [ranking for position in members if (ranking := found[position]) is not None]
-        groups.append((members, Remembered(*join(rankings), fresh_enough=not due) if rankings else None))
+        groups.append((members, join(rankings) if rankings else None))
     return groups
 
 

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from ...atedm_core.tokens import TokenSubset
-from ...atedm_core.unet.flops import PrunePoint, prune_point
 from ...atedm_core.unet.ranking import (
     LayerAttention,
-    PruneSettings,
+    RankTokens,
     choose_stand_ins,
     rank_states,
     rank_tokens,
     select_tokens,
 )
 from ...atedm_core.unet.recovery import recover
+from ...atedm_core.unet.settings import PrunePoint, PruneSettings
 from ...atedm_core.unet.temporal import TokenUpdates, recover_with_own
 from .attention_view import AttentionView
 from .full_grid import Options, TokenGrid, append_patch, on_full_grid
 
-
-@dataclass(frozen=True)
-class Remembered:
-    """An earlier ranking of the same conditions: scores `[B, H, N]`, the subset chosen then, and whether it will do."""
-
-    per_head: Tensor
-    subset: TokenSubset
-    fresh_enough: bool
+Remembered = tuple[Tensor, TokenSubset]
+"""An earlier ranking of the same conditions that still serves: its scores `[B, N]`, and what was chosen by it."""
 
 
 class PruningPass:
@@ -37,7 +30,7 @@ class PruningPass:
 
     Attributes:
         point: where tokens are dropped in this call.
-        per_head: scores of the ranking made in this call, or remembered.
+        scores: `[B, N]` of the ranking made in this call, or remembered.
         tokens: the token grid; its subset is set once tokens have been dropped.
         updates: what is remembered of the tokens for temporal recovery, with this call's updates once `run` has
             returned; `None` where nothing is.
@@ -51,8 +44,10 @@ class PruningPass:
         layers: int,
         remembered: Remembered | None,
         updates: TokenUpdates | None = None,
+        rank: RankTokens = rank_tokens,
     ) -> None:
         self._settings = settings
+        self._rank_tokens = rank
         self._keep = keep
         self._grid = grid
         self._remembered = remembered
@@ -60,11 +55,9 @@ class PruningPass:
         self._start: Tensor | None = None
         self._view: AttentionView | None = None
         self.tokens = TokenGrid()
-        self.per_head: Tensor | None = None
+        self.scores: Tensor | None = None
         self.updates = updates
-        self.point: PrunePoint = prune_point(layers, settings.prune_from)
-        if self.point == "block start" and not self._reuses and settings.ranks_by_attention:
-            self.point = "inside first layer"
+        self.point: PrunePoint = settings.point(layers, remembered=remembered is not None)
 
     @property
     def subset(self) -> TokenSubset:
@@ -75,15 +68,11 @@ class PruningPass:
     @property
     def ranked(self) -> bool:
         """Whether this call ranks tokens by their attention."""
-        return not self._reuses and self._settings.ranks_by_attention
+        return self._remembered is None and self._settings.ranks_by_attention
 
     @property
     def _needs_attention_to_stand_in(self) -> bool:
-        return not self._reuses and self.point != "block start" and self._settings.stand_in == "attention"
-
-    @property
-    def _reuses(self) -> bool:
-        return self._remembered is not None and self._remembered.fresh_enough
+        return self._remembered is None and self.point != "block start" and self._settings.stand_in == "attention"
 
     def run(self, layers: Any, hidden: Tensor, contexts: list[Tensor], options: Options) -> Tensor:
         """All layers of the block, and every token back on the grid: `[B, N, C]` -> `[B, N, C]`."""
@@ -120,7 +109,7 @@ class PruningPass:
     def _rank(self, hidden: Tensor, extra_options: Options) -> Tensor:
         """Rank as soon as it can be: queries and keys that wait for the feed-forward's end add to its peak memory."""
         assert self._view is not None
-        self.per_head = self._scores(self._view.attention())
+        self.scores = self._rank_tokens(self._settings, self._view.attention(), self._grid)
         self._view = None
         return hidden
 
@@ -135,21 +124,17 @@ class PruningPass:
 
     def _choose(self, hidden: Tensor, attention: LayerAttention | None) -> TokenSubset:
         if not self._settings.ranks_by_attention:
-            self.per_head = rank_states(self._settings, hidden, self._grid)
-        elif attention is not None:
-            self.per_head = self._scores(attention)
-        if self.per_head is None:
-            assert self._remembered is not None
-            self.per_head = self._remembered.per_head
-            if self._remembered.subset.kept == self._keep and self.updates is None:
-                return self._remembered.subset
+            self.scores = rank_states(self._settings, hidden, self._grid)
+        elif self._remembered is not None:
+            self.scores, subset = self._remembered
+            if subset.kept == self._keep and self.updates is None:
+                return subset
+        elif attention is not None and self.scores is None:
+            self.scores = self._rank_tokens(self._settings, attention, self._grid)
+        assert self.scores is not None
         age = None if self.updates is None else self.updates.age
-        subset = select_tokens(self._settings, self.per_head, self._keep, self._grid, age)
+        subset = select_tokens(self._settings, self.scores, self._keep, self._grid, age)
         return choose_stand_ins(self._settings, subset, self._grid, hidden, attention)
-
-    def _scores(self, attention: LayerAttention) -> Tensor:
-        start = self._remembered.per_head if self._settings.warm_start and self._remembered is not None else None
-        return rank_tokens(self._settings, attention, self._grid, start)
 
 
 def run_whole(

@@ -21,14 +21,14 @@ class Ranking:
     """The last ranking of one condition in one block.
 
     Attributes:
-        per_head: scores `[b, H, N]` of the condition's b samples.
+        scores: `[b, N]` of the condition's b samples.
         subset: what was chosen by them, stand-ins included.
         grid: (height, width) in tokens.
         sigma: noise level of the last model call that came by.
         age: noise levels since the ranking; 0 at its own.
     """
 
-    per_head: Tensor
+    scores: Tensor
     subset: TokenSubset
     grid: tuple[int, int]
     sigma: float
@@ -45,20 +45,14 @@ class RankMemory:
     def recall(
         self, uuid: Hashable, block: str, samples: int, grid: tuple[int, int], sigma: float, device: torch.device
     ) -> Ranking | None:
-        """The condition's last ranking if it is for this many samples on this grid and device."""
+        """The condition's last ranking, if it still serves and is for this many samples on this grid and device."""
         found = self._rankings.get((uuid, block))
-        if found is None or found.grid != grid:
-            return None
-        if found.per_head.shape[0] != samples or found.per_head.device != device:
+        if found is None or (found.grid, found.scores.shape[0], found.scores.device) != (grid, samples, device):
             return None
         if sigma != found.sigma:
             found.sigma = sigma
             found.age += 1
-        return found
-
-    def is_due(self, ranking: Ranking | None) -> bool:
-        """Whether a ranking has to be made afresh."""
-        return ranking is None or self._interval == 1 or ranking.age >= self._interval
+        return found if self._interval > 1 and found.age < self._interval else None
 
     def store(self, uuid: Hashable, block: str, ranking: Ranking) -> None:
         """Keep a ranking; the one before it goes."""
@@ -71,12 +65,11 @@ class RankMemory:
 
 def join(rankings: list[Ranking]) -> tuple[Tensor, TokenSubset]:
     """Scores and subsets of several conditions, as one batch in their order."""
-    per_head = [ranking.per_head for ranking in rankings]
-    scores = per_head[0] if len(per_head) == 1 else torch.cat(per_head)
-    return scores, TokenSubset.join([ranking.subset for ranking in rankings])
+    scores = [ranking.scores for ranking in rankings]
+    return torch.cat(scores), TokenSubset.join([ranking.subset for ranking in rankings])
 
 
-def split(per_head: Tensor, subset: TokenSubset, conditions: int, grid: tuple[int, int], sigma: float) -> list[Ranking]:
+def split(scores: Tensor, subset: TokenSubset, conditions: int, grid: tuple[int, int], sigma: float) -> list[Ranking]:
     """One batch's scores and subset, as one ranking per condition."""
-    parts = zip(per_head.chunk(conditions), subset.split(conditions), strict=True)
-    return [Ranking(scores, own, grid, sigma) for scores, own in parts]
+    parts = zip(scores.chunk(conditions), subset.split(conditions), strict=True)
+    return [Ranking(own, chosen, grid, sigma) for own, chosen in parts]

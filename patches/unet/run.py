@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from ...atedm_core.tokens import TokenSubset, kept_tokens
 from ...atedm_core.unet.flops import block_flops
-from ...atedm_core.unet.ranking import PruneSettings
+from ...atedm_core.unet.ranking import RankTokens, rank_tokens
 from ...atedm_core.unet.schedule import DSAPSchedule
+from ...atedm_core.unet.settings import PruneSettings
 from ...atedm_core.unet.structure import AttentionBlock, UNetStructure
 from ...report.record import Tally
 from ..host.progress import progress_of
@@ -33,6 +34,7 @@ class Method:
     schedule: DSAPSchedule
     settings: PruneSettings
     structure: UNetStructure
+    rank: RankTokens = rank_tokens
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class PruneRun:
         settings = self.method.settings
         self.memory = RankMemory(settings.rank_interval)
         self.updates = UpdateMemory()
-        self.remembers = settings.ranks_by_attention and (settings.rank_interval > 1 or settings.warm_start)
+        self.remembers = settings.ranks_by_attention and settings.rank_interval > 1
         self._blocks = {(block.part, block.index): block for block in self.method.structure.blocks}
 
     def block(self, transformer_options: dict[str, Any]) -> AttentionBlock | None:
@@ -124,9 +126,9 @@ class PruneRun:
         sigma: float,
     ) -> None:
         """Keep a ranking that was made in this call, for the conditions it was made for."""
-        if not self.remembers or not passed.ranked or passed.per_head is None:
+        if not self.remembers or not passed.ranked or passed.scores is None:
             return
-        rankings = split(passed.per_head, passed.subset, len(uuids), grid, sigma)
+        rankings = split(passed.scores, passed.subset, len(uuids), grid, sigma)
         for uuid, ranking in zip(uuids, rankings, strict=True):
             self.memory.store(uuid, block.name, ranking)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...atedm_core.tokens import kept_tokens
-from ...atedm_core.unet.flops import block_flops, prune_point
+from ...atedm_core.unet.flops import block_flops
 from .run import PruneRun
 
 
@@ -17,13 +17,10 @@ def planned_saving(run: PruneRun, sigmas: list[float], latent: tuple[int, int]) 
     full = spent = 0
     for step, sigma in enumerate(sigmas[:-1]):
         progress = run.progress_at(sigma)
-        ranks = settings.ranks_by_attention and step % settings.rank_interval == 0
         for block in structure.blocks:
             height, width = structure.grid(block.level, latent)
             tokens = height * width
-            point = prune_point(block.layers, settings.prune_from)
-            if point == "block start" and ranks:
-                point = "inside first layer"
+            point = settings.point(block.layers, remembered=step % settings.rank_interval > 0)
             full += block_flops(block, tokens)
             spent += block_flops(block, tokens, kept_tokens(tokens, schedule.ratio(progress, block)), point=point)
     return 1.0 - spent / full if full else 0.0

@@ -79,23 +79,10 @@ def test_the_largest_changes_are_taken() -> None:
     assert made.choose().tolist() == [[2, 3, 11, 15]]
 
 
-def test_a_control_is_taken_off_again_and_an_unknown_one_refused(comfyui: None) -> None:
-    from benchmarks import _host
-
-    module = _host.pack("patches.dit.run")
-    before = module.TokenSelector
-    inside = []
-
-    def stop() -> None:
-        inside.append(module.TokenSelector)
-        raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"), controls.in_place("random"):
-        stop()
-    assert inside[0] is not before
-    assert module.TokenSelector is before
-    with pytest.raises(ValueError, match="control is 'best'"), controls.in_place("best"):
-        pass
+def test_without_a_control_the_packs_own_chooses_and_an_unknown_one_is_refused() -> None:
+    assert controls.selector(None, TokenSelector) is TokenSelector
+    with pytest.raises(ValueError, match="control is 'best'"):
+        controls.selector("best", TokenSelector)
 
 
 def test_keys_tell_cases_apart() -> None:

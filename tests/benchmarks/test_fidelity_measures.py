@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from atedm_core.unet.flops import unet_flops
-from atedm_core.unet.gwpr import combine_heads
-from atedm_core.unet.ranking import LayerAttention, PruneSettings
+from atedm_core.unet.ranking import LayerAttention, rank_tokens
 from atedm_core.unet.schedule import DSAPSchedule
-from benchmarks import _host
+from atedm_core.unet.settings import PruneSettings
 from benchmarks._fidelity import captions, catalogue, controls, flops, measures, tables
 from benchmarks._fidelity.cases import Case, Pruning, Row, Sampling
 from benchmarks._fidelity.session import Drawn, Trajectory
@@ -72,39 +71,41 @@ def test_a_tape_of_pruned_blocks_costs_what_the_closed_formula_says() -> None:
     assert flops.sdxl_flops(tape, pruning) == 2 * unet_flops(flops.sdxl(), flops.SDXL_LATENT, 0.5)
 
 
-@pytest.mark.usefixtures("comfyui")
 @pytest.mark.parametrize("control", controls.CONTROLS)
-def test_a_control_ranks_in_the_packs_place_and_goes_again(control: str) -> None:
-    module = _host.pack("patches.unet.pruning_pass")
-    own = module.rank_tokens
+def test_a_control_ranks_in_the_packs_place(control: str) -> None:
     queries, keys = torch.randn(2, 2, 3, 16, 8, generator=torch.Generator().manual_seed(0))
     attention = LayerAttention(queries, keys)
-    with controls.in_place(control):
-        scores = combine_heads(module.rank_tokens(ATTENDING, attention, (4, 4)))
-    assert module.rank_tokens is own
+    scores = controls.ranking(control, rank_tokens)(ATTENDING, attention, (4, 4))
     assert scores.shape == (2, 16)
     assert (scores >= 0).all()
-    assert (scores[0] != combine_heads(own(ATTENDING, attention, (4, 4)))[0]).any()
+    assert (scores[0] != rank_tokens(ATTENDING, attention, (4, 4))[0]).any()
 
 
-@pytest.mark.usefixtures("comfyui")
+def test_another_number_of_voters_is_a_control_and_an_unknown_one_is_refused() -> None:
+    queries, keys = torch.randn(2, 2, 3, 16, 8, generator=torch.Generator().manual_seed(0))
+    attention = LayerAttention(queries, keys)
+    assert controls.ranking(None, rank_tokens) is rank_tokens
+    few = controls.ranking("4 voters", rank_tokens)(ATTENDING, attention, (4, 4))
+    assert not torch.allclose(few, rank_tokens(ATTENDING, attention, (4, 4)))
+    every = controls.ranking("16 voters", rank_tokens)(ATTENDING, attention, (4, 4))
+    torch.testing.assert_close(every, rank_tokens(replace(ATTENDING, voters="all"), attention, (4, 4)))
+    with pytest.raises(ValueError, match="control is 'best'"):
+        controls.ranking("best", rank_tokens)
+
+
 def test_a_reversed_ranking_is_the_packs_own_upside_down() -> None:
-    module = _host.pack("patches.unet.pruning_pass")
     queries, keys = torch.randn(2, 1, 3, 16, 8, generator=torch.Generator().manual_seed(0))
     attention = LayerAttention(queries, keys)
-    own = combine_heads(module.rank_tokens(ATTENDING, attention, (4, 4)))
-    with controls.in_place("reversed G-WPR"):
-        turned = combine_heads(module.rank_tokens(ATTENDING, attention, (4, 4)))
+    own = rank_tokens(ATTENDING, attention, (4, 4))
+    turned = controls.ranking("reversed G-WPR", rank_tokens)(ATTENDING, attention, (4, 4))
     assert torch.equal(turned.argsort(dim=1), own.argsort(dim=1, descending=True))
 
 
-@pytest.mark.usefixtures("comfyui")
 def test_tokens_that_are_like_their_anchor_go_first() -> None:
     keys = torch.eye(16).reshape(1, 1, 16, 16)
     keys[0, 0, 1] = keys[0, 0, 0]  # the neighbour of the first cell's anchor is its double
-    with controls.in_place("least redundant"):
-        rank = _host.pack("patches.unet.pruning_pass").rank_tokens
-        scores = rank(ATTENDING, LayerAttention(keys, keys), (4, 4))[0, 0]
+    rank = controls.ranking("least redundant", rank_tokens)
+    scores = rank(ATTENDING, LayerAttention(keys, keys), (4, 4))[0]
     assert scores.argmin() == 1
     assert sorted(scores.topk(4).indices.tolist()) == [0, 2, 8, 10]
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from structures import sdxl
 
 from atedm_core import DSAPSchedule, average_flops, solve_budget, unet_flops
-from atedm_core.unet.budget import budget_of, describe_budget, progress_weights
-from atedm_core.unet.flops import PRUNE_POINTS
+from atedm_core.unet.budget import budget_of, progress_weights
 from atedm_core.unet.schedule import PAPER_EARLY_PERCENT, PAPER_RATIO
+from atedm_core.unet.settings import PRUNE_POINTS, PruneSettings
 
 LATENT = (128, 128)
 FLAT = DSAPSchedule(PAPER_RATIO)
@@ -28,7 +28,7 @@ IDEAL = {  # speed-up at ratio 0.63 in all blocks, with the paper's schedule, an
 def test_each_pruning_point_has_its_ideal_speed_up(point, edge):
     full = unet_flops(sdxl(), (edge, edge))
     for schedule, expected in zip((FLAT, PAPER, DSAPSchedule()), IDEAL[point][edge], strict=True):
-        found = full / average_flops(sdxl(), (edge, edge), schedule, point=point)
+        found = full / average_flops(sdxl(), (edge, edge), schedule, PruneSettings(prune_from=point))
         assert found == pytest.approx(expected, abs=0.0051)
 
 
@@ -41,14 +41,15 @@ def test_each_pruning_point_has_its_ideal_speed_up(point, edge):
 )
 def test_a_budget_saves_what_was_asked_for_and_not_a_token_more(saving, edge, point, early):
     schedule, latent = DSAPSchedule(early_percent=early), (edge, edge)
-    budget = solve_budget(sdxl(), latent, saving, schedule, point=point)
+    budget = solve_budget(sdxl(), latent, saving, schedule, PruneSettings(prune_from=point))
     assert budget.saving >= saving
     if budget.schedule.prune_ratio > 1e-3:
         less = replace(budget.schedule, prune_ratio=budget.schedule.prune_ratio - 1e-3)
-        assert average_flops(sdxl(), latent, less, point=point) >= budget.flops
+        assert average_flops(sdxl(), latent, less, PruneSettings(prune_from=point)) >= budget.flops
     smaller = replace(budget.schedule, prune_ratio=max(0.0, budget.schedule.prune_ratio - 1e-9))
     if budget.schedule.prune_ratio > 0:
-        assert 1 - average_flops(sdxl(), latent, smaller, point=point) / budget.flops_full < saving + 1e-9
+        flops = average_flops(sdxl(), latent, smaller, PruneSettings(prune_from=point))
+        assert 1 - flops / budget.flops_full < saving + 1e-9
 
 
 def test_the_papers_saving_gives_the_papers_ratio():
@@ -76,10 +77,19 @@ def test_levels_and_the_rest_add_up_to_the_model():
     ]
 
 
-def test_the_report_names_levels_ratio_and_saving():
-    text = describe_budget(solve_budget(sdxl(), LATENT, 0.358, PAPER), (1024, 1024))
-    for part in ("prune_ratio 0.63", "35.8% saved", "1.56x", "half", "64 x 64", "quarter", "convolutions, not pruned"):
-        assert part in text
+@pytest.mark.parametrize("interval", [1, 2, 5, 20])
+def test_a_ranking_by_attention_keeps_a_block_from_dropping_tokens_at_its_start(interval):
+    """What ranks in this call drops inside the first layer; only the calls between save as much as was asked for."""
+    by_attention = PruneSettings("self-attention", prune_from="block start", rank_interval=interval)
+    inside, start = (
+        average_flops(sdxl(), LATENT, FLAT, PruneSettings(prune_from=point))
+        for point in ("inside first layer", "block start")
+    )
+    expected = inside / interval + start * (1 - 1 / interval)
+    assert average_flops(sdxl(), LATENT, FLAT, by_attention) == pytest.approx(expected)
+    budget = budget_of(sdxl(), LATENT, FLAT, by_attention)
+    rest = budget.flops_full - sum(level.flops_full for level in budget.levels)
+    assert rest + sum(level.flops for level in budget.levels) == pytest.approx(expected)
 
 
 @given(st.floats(0, 1), st.sampled_from(["step", "linear", "cosine"]))

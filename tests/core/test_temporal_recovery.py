@@ -169,7 +169,7 @@ def test_scores_of_zero_are_no_obstacle():
 @given(seed=st.integers(0, 1000), keep=st.integers(12, N - 1), selection=st.sampled_from(["stratified", "top-k"]))
 def test_every_token_gets_its_turn(seed, keep, selection):
     """However the scores fall: here some are favoured a thousand times over at every level."""
-    favoured = random_tokens((1, 1, N), seed).mul(3).exp()
+    favoured = random_tokens((1, N), seed).mul(3).exp()
     chosen = PruneSettings(selection=selection)
     own = TokenUpdates.none(torch.zeros(1, N, 1))
     longest = 4 if selection == "stratified" else -(-N // keep)
@@ -183,7 +183,7 @@ def test_every_token_gets_its_turn(seed, keep, selection):
 
 
 def test_without_ages_some_never_would():
-    favoured = random_tokens((1, 1, N), 3).mul(3).exp()
+    favoured = random_tokens((1, N), 3).mul(3).exp()
     kept = {tuple(select_tokens(PruneSettings(), favoured, 9, GRID).keep_index[0].tolist()) for _ in range(12)}
     assert len(kept) == 1
 

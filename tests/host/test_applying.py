@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -190,3 +191,21 @@ def test_a_workflow_without_optional_inputs_prunes_all_steps_alike(host: InProce
     papers = host.call("ATEDMApply", model=model, prune_ratio=RATIO, schedule=schedule(host))[0]
     assert torch.equal(sample(bare, steps=3), sample(flat, steps=3))
     assert not torch.equal(sample(bare, steps=3), sample(papers, steps=3))
+
+
+def test_the_node_can_do_exactly_the_papers_recipe(host: InProcessHost) -> None:
+    """As README and help say it, and as every table means it."""
+    inputs = {"ranking": "self-attention", "iterations": 10, "voters": "all", "selection": "top-k"}
+    model = host.call(
+        "ATEDMApply",
+        model=shared_model("sdxl"),
+        prune_ratio=0.63,
+        schedule=host.call("ATEDMSchedule")[0],
+        stand_in="attention",
+        recovery="copy",
+        **inputs,
+    )[0]
+    method = host.module("patches.unet.apply").applied_method(model)
+    assert method.settings == host.module("atedm_core.unet.settings").PAPER_SETTINGS
+    assert set(method.schedule.level_scales) == {1.0}
+    assert replace(method.schedule, level_scales=()) == host.module("atedm_core.unet.schedule").PAPER_SCHEDULE

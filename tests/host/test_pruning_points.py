@@ -66,10 +66,10 @@ def test_tokens_are_dropped_where_prune_from_says(host: InProcessHost, kind: str
 def test_a_ranking_serves_as_many_noise_levels_as_asked(
     host: InProcessHost, monkeypatch: Any, point: str, interval: int
 ) -> None:
-    module = host.module("patches.unet.pruning_pass")
+    module = host.module("atedm_core.unet.ranking")
     ranked: list[int] = []
-    original = module.rank_tokens
-    monkeypatch.setattr(module, "rank_tokens", lambda *a, **k: ranked.append(1) or original(*a, **k))
+    original = module.gwpr
+    monkeypatch.setattr(module, "gwpr", lambda *a, **k: ranked.append(1) or original(*a, **k))
     out, calls = watched_sample(
         apply(host, shared_model("sdxl"), prune_from=point, rank_interval=interval, **ATTENDING), steps=7, cfg=1.0
     )
@@ -85,10 +85,10 @@ def test_a_ranking_serves_as_many_noise_levels_as_asked(
 
 
 def test_samplers_that_call_twice_a_step_age_a_ranking_by_noise_levels(host: InProcessHost, monkeypatch: Any) -> None:
-    module = host.module("patches.unet.pruning_pass")
+    module = host.module("atedm_core.unet.ranking")
     ranked: list[int] = []
-    original = module.rank_tokens
-    monkeypatch.setattr(module, "rank_tokens", lambda *a, **k: ranked.append(1) or original(*a, **k))
+    original = module.gwpr
+    monkeypatch.setattr(module, "gwpr", lambda *a, **k: ranked.append(1) or original(*a, **k))
     _, calls = watched_sample(
         apply(host, shared_model("sdxl"), rank_interval=4, **ATTENDING), steps=4, cfg=1.0, sampler="heun"
     )

@@ -342,10 +342,9 @@ def test_a_picture_to_start_from_in_few_steps(host: InProcessHost) -> None:
 def test_without_a_ranking_every_step_drops_where_asked_and_nothing_is_ranked(
     host: InProcessHost, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
-    module = host.module("patches.unet.pruning_pass")
     asked: list[str] = []
-    for name in ("rank_tokens", "AttentionView"):
-        monkeypatch.setattr(module, name, lambda *args, name=name: asked.append(name))
+    for place, name in (("atedm_core.unet.ranking", "gwpr"), ("patches.unet.pruning_pass", "AttentionView")):
+        monkeypatch.setattr(host.module(place), name, lambda *args, name=name: asked.append(name))
     model = temporal(host, prune_from=point, ranking="none")
     out, calls = watched_sample(model, steps=4, cfg=1.0)
     assert_pruned(calls, out)

@@ -1,0 +1,115 @@
+"""How tokens are ranked, chosen and filled in again, and where in an attention block they are dropped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ..checks import check_choice, check_range
+
+Ranking = Literal["redundancy", "self-attention", "cross-attention", "none"]
+Selection = Literal["stratified", "top-k"]
+StandIn = Literal["cosine", "attention", "grid"]
+Recovery = Literal["update", "copy", "zero", "interpolate", "temporal"]
+Voters = Literal["all", "lattice"]
+PrunePoint = Literal["after first layer", "inside first layer", "block start"]
+"""Where tokens are dropped: after the first layer (the paper), after its self-attention, or before it."""
+RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
+SELECTIONS: tuple[Selection, ...] = get_args(Selection)
+STAND_INS: tuple[StandIn, ...] = get_args(StandIn)
+RECOVERIES: tuple[Recovery, ...] = get_args(Recovery)
+VOTERS: tuple[Voters, ...] = get_args(Voters)
+PRUNE_POINTS: tuple[PrunePoint, ...] = get_args(PrunePoint)
+MAX_ITERATIONS = 20
+MAX_RANK_INTERVAL = 20
+
+
+def prune_point(layers: int, wanted: PrunePoint = "after first layer", *, ranks: bool = False) -> PrunePoint:
+    """Where a block of so many layers drops its tokens: the point wanted, or the nearest one that is possible.
+
+    After a block's only layer nothing is left to save, and attention that is to rank has to be run before it can.
+
+    Args:
+        layers: attention layers of the block.
+        wanted: the point asked for.
+        ranks: a ranking by attention is made in this very call, not taken from an earlier one.
+
+    >>> prune_point(10), prune_point(1), prune_point(10, "block start", ranks=True)
+    ('after first layer', 'inside first layer', 'inside first layer')
+    """
+    too_late = layers == 1 and wanted == "after first layer"
+    too_early = ranks and wanted == "block start"
+    return "inside first layer" if too_late or too_early else wanted
+
+
+@dataclass(frozen=True)
+class PruneSettings:
+    """How tokens are ranked, chosen and filled in again; how many is the schedule's business.
+
+    The defaults are those that came nearest to the unpruned picture in `docs/fidelity.md`.
+
+    Attributes:
+        ranking: `redundancy` keeps the tokens that nothing near them resembles. `self-attention` is the paper's,
+            page rank over who attends to whom, and `cross-attention` its form for the prompt. With `none` tokens come
+            in an even order, which costs nothing.
+        iterations: 1 to 20 rounds of page rank, where attention ranks.
+        selection: where attention ranks, `stratified` keeps the best token of every 2 x 2 cell first; `top-k` is the
+            paper's. The other rankings cover every cell by themselves, unless `temporal` tokens take turns.
+        stand_in: which kept token stands for a dropped one; `attention` is the paper's.
+        recovery: what it hands over before the next convolution; `copy` is the paper's. With `temporal` a dropped token
+            takes its own last update instead, and which tokens are dropped rotates.
+        prune_from: where in an attention block tokens are dropped (`prune_point`). `after first layer` is the paper's.
+        rank_interval: 1 to 20, where attention ranks: at every n-th noise level, with the last ranking in between.
+        voters: whose attention ranks in self-attention: `all` queries (the paper), or a regular `lattice` of about 256.
+
+    Raises:
+        ValueError: a value is none of those offered.
+    """
+
+    ranking: Ranking = "redundancy"
+    iterations: int = 1
+    selection: Selection = "stratified"
+    stand_in: StandIn = "cosine"
+    recovery: Recovery = "update"
+    prune_from: PrunePoint = "after first layer"
+    rank_interval: int = 1
+    voters: Voters = "lattice"
+
+    def __post_init__(self) -> None:
+        check_choice("ranking", self.ranking, RANKINGS)
+        check_choice("selection", self.selection, SELECTIONS)
+        check_choice("stand_in", self.stand_in, STAND_INS)
+        check_choice("recovery", self.recovery, RECOVERIES)
+        check_choice("prune_from", self.prune_from, PRUNE_POINTS)
+        check_choice("voters", self.voters, VOTERS)
+        check_range("iterations", self.iterations, 1, MAX_ITERATIONS)
+        check_range("rank_interval", self.rank_interval, 1, MAX_RANK_INTERVAL)
+
+    @property
+    def ranks_by_attention(self) -> bool:
+        """Whether a layer's attention has to be seen before tokens can be ranked."""
+        return self.ranking in ("self-attention", "cross-attention")
+
+    @property
+    def needs_only_self_attention(self) -> bool:
+        """Whether a layer's queries and keys can go once its self-attention has ranked the tokens."""
+        return self.ranking == "self-attention" and self.stand_in != "attention"
+
+    def point(self, layers: int, *, remembered: bool) -> PrunePoint:
+        """Where a block of so many layers drops its tokens in one call.
+
+        Args:
+            layers: attention layers of the block.
+            remembered: an earlier ranking of the same tokens is used in the call.
+        """
+        return prune_point(layers, self.prune_from, ranks=self.ranks_by_attention and not remembered)
+
+    @property
+    def fresh_share(self) -> float:
+        """Share of noise levels at which attention ranks the tokens anew, 0 to 1."""
+        return 1.0 / self.rank_interval if self.ranks_by_attention else 0.0
+
+
+DEFAULT_SETTINGS = PruneSettings()
+PAPER_SETTINGS = PruneSettings("self-attention", 10, "top-k", "attention", "copy", "after first layer", voters="all")
+"""AT-EDM's own recipe (Wang et al., CVPR 2024). It iterates until nothing changes, which ten rounds come to."""
