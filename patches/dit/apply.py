@@ -6,16 +6,14 @@ import logging
 from typing import Any
 
 import comfy.model_management
-import comfy.model_patcher
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
-from ...atedm_core.dit.flops import TransformerStructure
 from ...atedm_core.dit.schedule import CATSchedule
 from ...atedm_core.dit.selection import CATSelection, SelectorFactory, TokenSelector
 from ..host.finished_runs import keep_record, report_is_wanted
 from ..host.kept_counts import KeptCounts
 from ..host.progress import percent_to_sigma_on_cpu
-from ..host.sampling import SamplingClock, work_of
+from ..host.run_scope import Asked, applied, put_on
 from .bypass import call_reason, hooked_conditions, run_reason
 from .call import TransformerCall, attached, selected_control, with_override
 from .families import FAMILIES, family_of
@@ -53,72 +51,45 @@ def apply_cat(
             f"CAT Pruning cannot prune {type(model.model).__name__} ({type(diffusion_model).__name__}): it supports "
             f"{supported}. Connect one of these, or use AT-EDM Apply for SDXL and SD 1.x and 2.x."
         )
-    patched = model.clone()
-    patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     method = CATMethod(selection, schedule, family, select)
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample(method))
-    patched.set_attachments(KEY, method)
-    return patched
+    return put_on(model, KEY, method, lambda asked: _begin(method, asked), _hang_in, _conclude)
 
 
 def applied_cat(model: Any) -> CATMethod | None:
     """What `apply_cat` put on a MODEL or on one that it was cloned from; `None` if nothing."""
-    found = model.get_attachment(KEY)
-    return found if isinstance(found, CATMethod) else None
+    return applied(model, KEY, CATMethod)
 
 
-def _outer_sample(method: CATMethod) -> Any:
-    def wrapper(
-        executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
-    ) -> Any:
-        guider = executor.class_obj
-        original = guider.model_options
-        model = guider.model_patcher.get_model_object("diffusion_model")
-        structure = method.family.structure(model)
-        run = CATRun(method, sigmas.tolist(), tuple(noise.shape), method.family.grid(model, tuple(noise.shape[-2:])))
-        nothing_because = run_reason(run, noise)
-        work, clock = work_of(guider, sampler), SamplingClock()
-        guider.model_options = _options_for(run, original, None if nothing_because else structure)
-        clock.listen(guider.model_options, KEY)
-        # SplitSigmas can leave a sampler without a step; then there is nothing to explain.
-        if nothing_because is not None and run.steps > 0:
-            logger.warning("CAT Pruning: nothing will be pruned: %s", nothing_because)
-        seconds = None
-        try:
-            result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-            seconds = clock.seconds(result)
-            return result
-        finally:
-            guider.model_options = original
-            try:
-                if nothing_because is None:
-                    logger.info("%s", summarize(run, finished=seconds is not None))
-                if seconds is not None and run.steps > 0:
-                    sampling = guider.model_patcher.get_model_object("model_sampling")
-                    to_sigma = percent_to_sigma_on_cpu(sampling)
-                    keep_record(method, record_of(run, structure, seconds, to_sigma, work, nothing_because))
-            finally:
-                run.reset()
-
-    return wrapper
+def _begin(method: CATMethod, asked: Asked) -> CATRun:
+    model = asked.guider.model_patcher.get_model_object("diffusion_model")
+    shape = tuple(asked.noise.shape)
+    run = CATRun(method, asked.sigmas, shape, method.family.grid(model, asked.latent), method.family.structure(model))
+    run.nothing_because = run_reason(run, asked.noise)
+    if report_is_wanted() and run.nothing_because is None:
+        run.maps = KeptCounts()
+    return run
 
 
-def _options_for(run: CATRun, original: dict[str, Any], structure: TransformerStructure | None) -> dict[str, Any]:
-    """A copy of the model's options for one run: what CAT Pruning hangs in there goes with it.
-
-    Without a structure nothing is hung in, since nothing is to be pruned.
-    """
-    options: dict[str, Any] = comfy.model_patcher.create_model_options_clone(original)
-    if structure is None:
-        return options
-    run.maps = KeptCounts() if report_is_wanted() else None
-    transformer_options = options.setdefault("transformer_options", {})
+def _hang_in(run: CATRun, asked: Asked, model_options: dict[str, Any]) -> None:
+    if run.nothing_because is not None:
+        if run.steps > 0:
+            logger.warning("CAT Pruning: nothing will be pruned: %s", run.nothing_because)
+        return
+    options = model_options["transformer_options"]
     # Innermost of all wrappers: what others leave out never comes here, and what they change is what is seen.
-    add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _predict_noise(run), transformer_options)
-    add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _apply_model(run, structure), transformer_options)
-    if "denoise_mask_function" in options:
-        options["denoise_mask_function"] = _watched_mask(run, options["denoise_mask_function"])
-    return options
+    add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, _predict_noise(run), options)
+    add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, _apply_model(run), options)
+    if "denoise_mask_function" in model_options:
+        model_options["denoise_mask_function"] = _watched_mask(run, model_options["denoise_mask_function"])
+
+
+def _conclude(run: CATRun, asked: Asked, seconds: float | None) -> None:
+    if run.nothing_because is None:
+        logger.info("%s", summarize(run, finished=seconds is not None))
+    if seconds is not None and run.steps > 0:
+        sampling = asked.guider.model_patcher.get_model_object("model_sampling")
+        to_sigma = percent_to_sigma_on_cpu(sampling)
+        keep_record(run.method, record_of(run, seconds, to_sigma, asked.work))
 
 
 def _predict_noise(run: CATRun) -> Any:
@@ -133,7 +104,7 @@ def _predict_noise(run: CATRun) -> Any:
     return wrapper
 
 
-def _apply_model(run: CATRun, structure: TransformerStructure) -> Any:
+def _apply_model(run: CATRun) -> Any:
     def wrapper(
         executor: Any,
         x: Any,
@@ -150,7 +121,7 @@ def _apply_model(run: CATRun, structure: TransformerStructure) -> Any:
 
         def as_it_is(why: str | None) -> Any:
             text = 0 if c_crossattn is None else c_crossattn.shape[1]
-            run.spend(uuids, x.shape[0], text, structure, why)
+            run.spend(uuids, x.shape[0], text, why)
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
         if run.disabled is not None or run.answered(uuids):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from ...atedm_core.dit.flops import TransformerStructure, run_flops
+from ...atedm_core.dit.flops import run_flops
 from ...report.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
 from ..host.kept_counts import note_on_samples
 from ..host.progress import progress_of
@@ -18,38 +18,34 @@ _NOBODY_ASKED = "the model was not asked: another node answered, or the sampler 
 
 def record_of(
     run: CATRun,
-    structure: TransformerStructure,
     seconds: float,
     percent_to_sigma: Callable[[float], float],
     work: tuple[str, ...],
-    nothing_because: str | None,
 ) -> RunRecord:
     """The record of a run that has ended, before it forgets what it did.
 
     Args:
         run: that has ended.
-        structure: of its model.
         seconds: the sampling loop took.
         percent_to_sigma: of the model's sampling.
         work: from `sampling.work_of`.
-        nothing_because: why nothing was even tried, if so.
     """
     maps = run.maps
     return RunRecord(
         wording=_WORDING,
-        model=(run.method.family.name, structure),
+        model=(run.method.family.name, run.structure),
         settings=shown_settings(vars(run.method.selection) | vars(run.method.schedule)),
         steps=run.steps,
         seconds=seconds,
         samples=run.latent[0],
         conditions=len(run.tally.conditions),
         latent=(run.latent[-2], run.latent[-1]),
-        places=() if nothing_because is not None else _places(run, percent_to_sigma),
-        planned=_planned_saving(run, structure) if run.tally.timeline else None,
+        places=() if run.nothing_because is not None else _places(run, percent_to_sigma),
+        planned=_planned_saving(run) if run.tally.timeline else None,
         work=work,
         maps_asked=maps is not None,
         details=_details(run) if run.tally.timeline else (),
-        notes=_notes(run, nothing_because),
+        notes=_notes(run),
     )
 
 
@@ -70,12 +66,12 @@ def _place(run: CATRun, step: int, timeline: tuple[tuple[float, Tally], ...]) ->
     return PlaceRecord(f"step {step + 1}", _GROUP, run.grid, timeline, because, kept_share)
 
 
-def _planned_saving(run: CATRun, structure: TransformerStructure) -> float:
+def _planned_saving(run: CATRun) -> float:
     """The share of FLOPs that the settings save where each step is one call and nothing stands against pruning it."""
     text = round(run.tally.text_tokens / run.tally.samples)
     method = run.method
-    full = run_flops(structure, run.tokens, text, run.steps)
-    return 1.0 - run_flops(structure, run.tokens, text, run.steps, method.selection, method.schedule) / full
+    full = run_flops(run.structure, run.tokens, text, run.steps)
+    return 1.0 - run_flops(run.structure, run.tokens, text, run.steps, method.selection, method.schedule) / full
 
 
 def _details(run: CATRun) -> tuple[tuple[str, str], ...]:
@@ -88,8 +84,8 @@ def _details(run: CATRun) -> tuple[tuple[str, str], ...]:
     return (("steps", planned), ("memory", held))
 
 
-def _notes(run: CATRun, nothing_because: str | None) -> tuple[str, ...]:
-    notes = [f"nothing was pruned: {nothing_because}"] if nothing_because is not None else []
+def _notes(run: CATRun) -> tuple[str, ...]:
+    notes = [f"nothing was pruned: {run.nothing_because}"] if run.nothing_because is not None else []
     notes += [f"{count} calls were left as they are because {why}" for why, count in run.tally.passed.items()]
     if run.disabled is not None:
         notes.append(f"from some step on nothing was pruned, because {run.disabled}")

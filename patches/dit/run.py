@@ -37,6 +37,8 @@ class CATRun:
         sigmas: the run's noise schedule.
         latent: shape of the run's latent, `[B, C, ..., H, W]`.
         grid: (height, width) in tokens.
+        structure: of the model.
+        nothing_because: why nothing was even tried, if so.
         tally: what was done.
         memories: by the uuids of the conditions that were batched in one call.
         disabled: why the rest of the run is full, if so.
@@ -45,12 +47,19 @@ class CATRun:
     """
 
     def __init__(
-        self, method: CATMethod, sigmas: Sequence[float], latent: Sequence[int], grid: tuple[int, int]
+        self,
+        method: CATMethod,
+        sigmas: Sequence[float],
+        latent: Sequence[int],
+        grid: tuple[int, int],
+        structure: TransformerStructure,
     ) -> None:
         self.method = method
         self.sigmas = list(sigmas)
         self.latent = tuple(latent)
         self.grid = grid
+        self.structure = structure
+        self.nothing_because: str | None = None
         self.tally = CATTally()
         self.memories: dict[tuple[Hashable, ...], CallMemory] = {}
         self.disabled: str | None = None
@@ -127,7 +136,6 @@ class CATRun:
         uuids: tuple[Hashable, ...],
         samples: int,
         text_tokens: int,
-        structure: TransformerStructure,
         whole_because: str | None,
     ) -> None:
         """Count a call of the model.
@@ -136,12 +144,11 @@ class CATRun:
             uuids: of its conditions.
             samples: inputs of the model in it.
             text_tokens: of one of them.
-            structure: of the model.
             whole_because: why it computes all tokens; `None` for a pruned one.
         """
         kept = self.method.selection.kept(self.tokens) if whole_because is None else self.tokens
-        full = transformer_flops(structure, self.tokens, text_tokens)
-        flops = transformer_flops(structure, self.tokens, text_tokens, kept)
+        full = transformer_flops(self.structure, self.tokens, text_tokens)
+        flops = transformer_flops(self.structure, self.tokens, text_tokens, kept)
         one = Tally(1, int(whole_because is None), self.tokens, kept, full, flops)
         self.tally.add(self._sigma or 0.0, self.step, uuids, samples, text_tokens, one, whole_because)
 

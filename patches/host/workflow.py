@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from comfy_execution.graph_utils import is_link
@@ -36,24 +36,44 @@ def contains(workflow: Workflow, node_type: str) -> bool:
 
 
 def signature(workflow: Workflow, node: str, known: dict[str, str] | None = None) -> str:
-    """The digest of a node and of all it depends on. `known` holds those made already."""
+    """The digest of a node and of all it depends on. `known` holds those made already.
+
+    Without recursion, since a workflow may be deeper than Python's stack. A circle, which ComfyUI would refuse, is cut.
+    """
     known = {} if known is None else known
-    if node not in known:
-        found = workflow.get(node, {})
-        inputs = {
-            name: ["link", signature(workflow, str(value[0]), known), value[1]] if is_link(value) else value
-            for name, value in found.get("inputs", {}).items()
-        }
-        text = json.dumps([found.get("class_type"), inputs], sort_keys=True, default=str)
-        known[node] = hashlib.sha256(text.encode()).hexdigest()
+    waiting, entered = [node], set()
+    while waiting:
+        name = waiting[-1]
+        inputs = workflow.get(name, {}).get("inputs", {})
+        missing = [source for source in _sources(inputs.values()) if source not in known and source not in entered]
+        if name not in known and missing:
+            entered.add(name)
+            waiting += missing
+            continue
+        waiting.pop()
+        if name not in known:
+            known[name] = _digest(workflow.get(name, {}), known)
     return known[node]
+
+
+def _sources(values: Iterable[Any]) -> Iterator[str]:
+    return (str(value[0]) for value in values if is_link(value))
+
+
+def _digest(node: Mapping[str, Any], known: Mapping[str, str]) -> str:
+    inputs = {
+        name: ["link", known.get(str(value[0])), value[1]] if is_link(value) else value
+        for name, value in node.get("inputs", {}).items()
+    }
+    text = json.dumps([node.get("class_type"), inputs], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def upstream(workflow: Workflow, node: str, name: str) -> Iterator[str]:
     """Signatures of the nodes that an input depends on, the nearest first."""
     known: dict[str, str] = {}
     waiting = [workflow.get(node, {}).get("inputs", {}).get(name)]
-    seen = set()
+    seen: set[str] = set()
     while waiting:
         link = waiting.pop(0)
         if not is_link(link) or str(link[0]) in seen:

@@ -6,22 +6,21 @@ import logging
 import sys
 from typing import Any
 
-import comfy.model_patcher
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.patcher_extension import WrappersMP
 
 from ...atedm_core.unet.ranking import RankTokens, rank_tokens
 from ...atedm_core.unet.schedule import DSAPSchedule
 from ...atedm_core.unet.settings import PruneSettings
 from ..host.finished_runs import keep_record, report_is_wanted
 from ..host.progress import percent_to_sigma_on_cpu
-from ..host.sampling import SamplingClock, work_of
+from ..host.run_scope import Asked, applied, put_on
 from .attention_block import attention_block_handler
-from .recording import MapRecorder, record_of
+from .recording import record_of
 from .run import OBSERVERS_KEY, RUN_KEY, Method, PruneRun
 from .structure import describe_unet, supported_unet
 from .summary import explain_nothing_pruned, planned_saving, summarize
+from .token_maps import TokenMaps
 
 logger = logging.getLogger(__name__)
 
@@ -45,85 +44,50 @@ def apply_atedm(model: Any, schedule: DSAPSchedule, settings: PruneSettings, *, 
     """
     structure = describe_unet(supported_unet(model))
     schedule.check_levels(structure)
-    patched = model.clone()
-    patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    _remove_handler(patched.model_options)
+    if settings.prune_from == "block start" and settings.fresh_share == 1.0:
+        logger.warning(
+            "AT-EDM: prune_from is 'block start', but tokens ranked by %s at every step can only be dropped inside the "
+            "first layer, which saves less. Raise rank_interval above 1, or choose ranking 'redundancy'.",
+            settings.ranking,
+        )
     method = Method(schedule, settings, structure, rank)
+    patched = put_on(model, KEY, method, lambda asked: _begin(method, asked), _hang_in, _conclude)
+    _remove_handler(patched.model_options)
     if schedule.prune_ratio > 0:
         _warn_of_other_handlers(patched.model_options)
         patched.set_model_forward_timestep_embed_patch((SpatialTransformer, attention_block_handler))
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _outer_sample(method))
-    patched.set_attachments(KEY, method)
     return patched
 
 
 def applied_method(model: Any) -> Method | None:
     """What `apply_atedm` put on a MODEL or on one that it was cloned from; `None` if nothing."""
-    found = model.get_attachment(KEY)
-    return found if isinstance(found, Method) else None
+    return applied(model, KEY, Method)
 
 
-def _outer_sample(method: Method) -> Any:
-    def wrapper(
-        executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
-    ) -> Any:
-        guider = executor.class_obj
-        original = guider.model_options
-        model_sampling = guider.model_patcher.get_model_object("model_sampling")
-        run = PruneRun(method, percent_to_sigma_on_cpu(model_sampling))
-        work = work_of(guider, sampler)
-        guider.model_options = comfy.model_patcher.create_model_options_clone(original)
-        guider.model_options["transformer_options"][RUN_KEY] = run
-        clock = SamplingClock()
-        clock.listen(guider.model_options, KEY)
-        maps = _listen(guider.model_options, method, noise)
-        _warn_of_unasked_handlers(original)
-        _hide_from_compiler(guider.model_options)
-        seconds = None
-        try:
-            result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-            seconds = clock.seconds(result)
-            return result
-        finally:
-            guider.model_options = original
-            try:
-                _conclude(run, sigmas.tolist(), noise, seconds, work, maps)
-                for observer in original.get("transformer_options", {}).get(OBSERVERS_KEY, ()):
-                    observer.finished(run, len(sigmas) - 1)
-            finally:
-                run.reset()
-
-    return wrapper
+def _begin(method: Method, asked: Asked) -> PruneRun:
+    model_sampling = asked.guider.model_patcher.get_model_object("model_sampling")
+    run = PruneRun(method, percent_to_sigma_on_cpu(model_sampling))
+    if report_is_wanted():
+        run.maps = TokenMaps(method.structure, asked.latent)
+    return run
 
 
-def _listen(model_options: dict[str, Any], method: Method, noise: Any) -> MapRecorder | None:
-    """Record token maps in this run if a report node is going to ask for them."""
-    if not report_is_wanted():
-        return None
-    options = model_options["transformer_options"]
-    maps = MapRecorder(method.structure, tuple(noise.shape[-2:]))
-    options[OBSERVERS_KEY] = [*options.get(OBSERVERS_KEY, ()), maps]
-    return maps
+def _hang_in(run: PruneRun, asked: Asked, model_options: dict[str, Any]) -> None:
+    model_options["transformer_options"][RUN_KEY] = run
+    _warn_of_unasked_handlers(model_options)
+    _hide_from_compiler(model_options)
 
 
-def _conclude(
-    run: PruneRun,
-    sigmas: list[float],
-    noise: Any,
-    seconds: float | None,
-    work: tuple[str, ...],
-    maps: MapRecorder | None,
-) -> None:
-    """Say what a run did, and keep its record if it came to its end (`seconds` is how long it took)."""
-    steps, latent = len(sigmas) - 1, tuple(noise.shape[-2:])
-    planned = planned_saving(run, sigmas, latent)
-    logger.info("%s", summarize(run, steps, planned, finished=seconds is not None))
-    # SplitSigmas can leave a sampler without a step; then there is nothing to explain.
-    if seconds is None or steps < 1:
-        return
-    if run.total().pruned_calls == 0:
-        logger.warning("AT-EDM: nothing was pruned: %s", explain_nothing_pruned(run))
-    keep_record(run.method, record_of(run, steps, seconds, noise.shape[0], latent, planned, work, maps))
+def _conclude(run: PruneRun, asked: Asked, seconds: float | None) -> None:
+    """Say what a run did, and keep its record if it came to its end."""
+    planned = planned_saving(run, asked.sigmas, asked.latent)
+    logger.info("%s", summarize(run, asked.steps, planned, finished=seconds is not None))
+    if seconds is not None and asked.steps > 0:
+        if run.total().pruned_calls == 0:
+            logger.warning("AT-EDM: nothing was pruned: %s", explain_nothing_pruned(run))
+        keep_record(run.method, record_of(run, asked, seconds, planned))
+    for observer in asked.options.get("transformer_options", {}).get(OBSERVERS_KEY, ()):
+        observer.finished(run, asked.steps)
 
 
 def _handlers(model_options: dict[str, Any]) -> list[tuple[type, Any]]:

@@ -83,6 +83,7 @@ def _run_block(
         _store(own_slots, passed.updates)
         spent = tally(block, samples, tokens, keep, context_tokens, point=passed.point, **on_grid)
         run.record(own_uuids, block, spent, progress)
+        run.note(own_uuids, block, passed, grid)
         _tell_observers(options, PruneEvent(block, progress, grid, passed.subset, tuple(own_uuids)))
     hidden = out[0] if len(out) == 1 else _in_order(out, [members for members, _ in groups], samples)
     return _leave(layer, hidden, x)

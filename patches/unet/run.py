@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,18 +12,19 @@ from ...atedm_core.tokens import TokenSubset, kept_tokens
 from ...atedm_core.unet.flops import block_flops
 from ...atedm_core.unet.ranking import RankTokens, rank_tokens
 from ...atedm_core.unet.schedule import DSAPSchedule
-from ...atedm_core.unet.settings import PruneSettings
+from ...atedm_core.unet.settings import PrunePoint, PruneSettings
 from ...atedm_core.unet.structure import AttentionBlock, UNetStructure
 from ...report.record import Tally
 from ..host.progress import progress_of
 from .pruning_pass import PruningPass
 from .rank_memory import RankMemory, split
+from .token_maps import TokenMaps
 from .update_memory import UpdateMemory
 
 RUN_KEY = "atedm_run"
 """Where a run's state lies in `transformer_options` while it lasts."""
 OBSERVERS_KEY = "atedm_observers"
-"""A list of `RunObserver` in `transformer_options`. Nobody who is not there costs anything."""
+"""A list of `RunObserver` in `transformer_options`, put there by whoever wants to watch a run."""
 
 _SIGMA_KEY = "atedm_sigma"
 
@@ -67,12 +69,16 @@ class PruneRun:
         percent_to_sigma: of the model's sampling.
         tallies: by (condition uuid, block name).
         timeline: by (progress, block name).
+        points: how often blocks dropped their tokens at each pruning point, counted once for every condition.
+        maps: counts the tokens that each block kept, if somebody wants to know.
     """
 
     method: Method
     percent_to_sigma: Callable[[float], float]
     tallies: dict[tuple[Hashable, str], Tally] = field(default_factory=dict)
     timeline: dict[tuple[float, str], Tally] = field(default_factory=dict)
+    points: Counter[PrunePoint] = field(default_factory=Counter)
+    maps: TokenMaps | None = None
     _progress: dict[float, float] = field(default_factory=dict)
     # Several devices may each run a part of the conditions, one thread per device.
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -144,6 +150,13 @@ class PruneRun:
                 self.tallies[key] = self.tallies.get(key, Tally()) + spent
                 self.timeline[when] = self.timeline.get(when, Tally()) + spent
 
+    def note(self, uuids: list[Hashable], block: AttentionBlock, passed: PruningPass, grid: tuple[int, int]) -> None:
+        """Note where a block dropped which tokens in one model call."""
+        with self._lock:
+            self.points[passed.point] += len(uuids)
+        if self.maps is not None:
+            self.maps.add(block, grid, passed.subset, len(uuids))
+
     def total(self) -> Tally:
         """Everything spent so far, over conditions and blocks."""
         return sum(self.tallies.values(), Tally())
@@ -156,6 +169,8 @@ class PruneRun:
         """Forget what was done."""
         self.tallies.clear()
         self.timeline.clear()
+        self.points.clear()
+        self.maps = None
         self.memory.reset()
         self.updates.reset()
         self._progress.clear()

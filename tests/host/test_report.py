@@ -87,10 +87,10 @@ def test_maps_and_sums_are_what_the_blocks_did(host: InProcessHost, monkeypatch:
 def test_without_a_report_nothing_is_recorded_on_the_device(
     host: InProcessHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorder = host.module("patches.unet.apply").MapRecorder
+    recorder = host.module("patches.unet.apply").TokenMaps
     made: list[Any] = []
     monkeypatch.setattr(
-        host.module("patches.unet.apply"), "MapRecorder", lambda *a: made.append(recorder(*a)) or made[-1]
+        host.module("patches.unet.apply"), "TokenMaps", lambda *a: made.append(recorder(*a)) or made[-1]
     )
     host.run(graph(report=""))
     assert made == []
@@ -247,8 +247,64 @@ def test_calls_on_parts_of_the_picture_are_left_out_of_the_maps(host: InProcessH
     _, calls = watched_sample(patched, steps=1)
     event = calls.events()[0]
     method = host.module("patches.unet.apply").applied_method(patched)
-    maps = host.module("patches.unet.recording").MapRecorder(method.structure, (32, 16))
-    maps.pruned(event)
+    maps = host.module("patches.unet.token_maps").TokenMaps(method.structure, (32, 16))
+    maps.add(event.block, event.grid, event.subset, len(event.uuids))
     assert maps.parts == 1
-    tally = host.module("report.record").Tally(calls=2, pruned_calls=2)
-    assert maps.shares(event.block, tally, (16, 8)) is None
+    assert maps.shares(event.block, 0) is None
+
+
+@pytest.mark.parametrize(("interval", "inside", "start"), [(1, 3, 0), (3, 1, 2)])
+def test_the_report_says_where_tokens_were_dropped(
+    host: InProcessHost, caplog: pytest.LogCaptureFixture, interval: int, inside: int, start: int
+) -> None:
+    inputs = {"prune_from": "block start", "ranking": "self-attention", "rank_interval": interval}
+    patched = apply(host, shared_model("sdxl"), **inputs)
+    warned = [entry.message for entry in caplog.records if "Raise rank_interval above 1" in entry.message]
+    assert len(warned) == (interval == 1)
+    latent = sample(patched, steps=3, cfg=1.0)
+    text = host.call("ATEDMReport", model=patched, result={"samples": latent})[2]
+    line = next(line for line in text.splitlines() if line.startswith("dropped"))
+    assert f"inside first layer: {11 * inside} block calls" in line
+    assert (f"block start: {11 * start} block calls" in line) == (start > 0)
+
+
+def test_a_report_that_cannot_be_made_costs_no_picture(
+    host: InProcessHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    patched = apply(host, shared_model("sdxl"))
+    expected = sample(patched)
+
+    def fail(*_: Any) -> None:
+        raise RecursionError("maximum recursion depth exceeded")
+
+    monkeypatch.setattr(host.module("patches.unet.apply"), "keep_record", fail)
+    assert torch.equal(sample(patched), expected)
+    assert any("the result stands" in entry.message for entry in caplog.records)
+
+
+def test_a_workflow_deeper_than_the_stack_has_its_report(host: InProcessHost) -> None:
+    """Plain ComfyUI runs it; at about 900 nodes its own checks give up."""
+    found = graph()
+    found["n0"] = {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}}
+    depth = 650
+    for number in range(1, depth):
+        found[f"n{number}"] = {
+            "class_type": "LatentMultiply",
+            "inputs": {"samples": [f"n{number - 1}", 0], "multiplier": 1.0},
+        }
+    found["sample"]["inputs"]["latent_image"] = [f"n{depth - 1}", 0]
+    assert "2 steps, 1 picture" in text_of(host.run(found))
+
+
+def test_a_signature_follows_every_dependency(host: InProcessHost) -> None:
+    sign = host.module("patches.host.workflow").signature
+    diamond = {
+        "a": {"class_type": "A", "inputs": {"value": 1}},
+        "b": {"class_type": "B", "inputs": {"x": ["a", 0]}},
+        "c": {"class_type": "C", "inputs": {"x": ["a", 1], "y": ["b", 0]}},
+        "d": {"class_type": "D", "inputs": {"x": ["b", 0], "y": ["c", 0]}},
+    }
+    first = sign(diamond, "d")
+    assert first == sign(dict(reversed(diamond.items())), "d")
+    for change in ({"value": 2}, {"value": ["c", 0]}):
+        assert sign({**diamond, "a": {"class_type": "A", "inputs": change}}, "d") != first
