@@ -18,8 +18,13 @@ from .layout import Host
 
 START_SECONDS = 240.0
 STOP_SECONDS = 15.0
-# torch.accelerator came with 2.6; before that, CUDA and ROCm (by the same name) are all there is to ask for
-HAS_ACCELERATOR = "import torch; raise SystemExit(not getattr(torch, 'accelerator', torch.cuda).is_available())"
+# A device can say that it is there and take no tensor, as the GPU of a virtual Mac does: it has to compute something.
+# torch.accelerator came with 2.6; before that, CUDA and ROCm (by the same name) are all there is to ask for.
+HAS_ACCELERATOR = """
+import torch
+found = torch.accelerator.current_accelerator() if hasattr(torch, "accelerator") else None
+raise SystemExit((torch.ones(1, device=found or "cuda") + 1).item() != 2)
+"""
 
 
 def free_port() -> int:

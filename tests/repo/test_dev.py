@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from repo_files import ROOT
 
-from devtools import existing_host, host_setup, links, recipe, stages, testing
+from devtools import existing_host, host_setup, links, recipe, server, stages, testing
 from devtools.console import DevError, run_logged
 from devtools.layout import COMFYUI
 from devtools.stages import Stage, run_stages
@@ -125,6 +125,16 @@ class TestLinks:
         (tmp_path / "real").mkdir()
         with pytest.raises(DevError, match="real folder"):
             links.link_folder(tmp_path / "real", tmp_path)
+
+
+@pytest.mark.parametrize(("device", "code"), [("cpu", 0), ("meta", 1)])
+def test_only_a_device_that_computes_is_used(device: str, code: int) -> None:
+    pretend = (
+        "import torch; torch.accelerator.is_available = lambda: True; "
+        f"torch.accelerator.current_accelerator = lambda: torch.device({device!r})"
+    )
+    command = [sys.executable, "-c", f"{pretend}\n{server.HAS_ACCELERATOR}"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == code
 
 
 class TestExistingHost:
