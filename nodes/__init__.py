@@ -5,9 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .apply import ATEDMApply
+from .auto import ATEDMAuto
 from .budget import ATEDMBudget
 from .cat import CATPruningApply
 from .report import ATEDMReport
 from .schedule import ATEDMSchedule
 
-NODES: list[type[io.ComfyNode]] = [ATEDMApply, ATEDMSchedule, ATEDMBudget, ATEDMReport, CATPruningApply]
+NODES: list[type[io.ComfyNode]] = [ATEDMApply, ATEDMSchedule, ATEDMBudget, ATEDMReport, CATPruningApply, ATEDMAuto]

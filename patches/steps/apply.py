@@ -46,7 +46,7 @@ def apply_forecast(model: Any, settings: ForecastSettings) -> Any:
         settings: how many evaluations are real.
     """
     method = ForecastMethod(settings)
-    return put_on(model, KEY, method, lambda asked: _begin(method, asked), _hang_in, _conclude)
+    return put_on(model, KEY, method, lambda asked: begin(method, asked), hang_in, conclude)
 
 
 def applied_forecast(model: Any) -> ForecastMethod | None:
@@ -54,14 +54,16 @@ def applied_forecast(model: Any) -> ForecastMethod | None:
     return applied(model, KEY, ForecastMethod)
 
 
-def _begin(method: ForecastMethod, asked: Asked) -> ForecastRun:
+def begin(method: ForecastMethod, asked: Asked) -> ForecastRun:
+    """State of a run."""
     settings, kind = method.settings, sampler_kind(asked.sampler)
     flow = isinstance(asked.guider.model_patcher.get_model_object("model_sampling"), CONST)
     ends = (settings.first_steps, settings.last_steps)
     return ForecastRun(method, EvaluationSchedule(asked.sigmas, flow, kind.multistep, *ends), kind)
 
 
-def _hang_in(run: ForecastRun, asked: Asked, options: dict[str, Any]) -> None:
+def hang_in(run: ForecastRun, asked: Asked, options: dict[str, Any]) -> None:
+    """Put it into the run's own options."""
     if run.method.settings.compute >= 1.0 or asked.steps < 1:
         return
     wrappers = options["transformer_options"].setdefault("wrappers", {})
@@ -91,7 +93,8 @@ def _predict_noise(run: ForecastRun, asked: Asked) -> Any:
     return wrapper
 
 
-def _conclude(run: ForecastRun, asked: Asked, seconds: float | None) -> None:
+def conclude(run: ForecastRun, asked: Asked, seconds: float | None) -> None:
+    """Say what a run did."""
     run.settle()
     for observer in asked.options.get("transformer_options", {}).get(OBSERVERS_KEY, ()):
         observer.finished(run)

@@ -51,11 +51,10 @@ def apply_atedm(model: Any, schedule: DSAPSchedule, settings: PruneSettings, *, 
             settings.ranking,
         )
     method = Method(schedule, settings, structure, rank)
-    patched = put_on(model, KEY, method, lambda asked: _begin(method, asked), _hang_in, _conclude)
-    _remove_handler(patched.model_options)
+    patched = put_on(model, KEY, method, lambda asked: begin(method, asked), hang_in, conclude)
+    remove_handler(patched.model_options)
     if schedule.prune_ratio > 0:
-        _warn_of_other_handlers(patched.model_options)
-        patched.set_model_forward_timestep_embed_patch((SpatialTransformer, attention_block_handler))
+        add_handler(patched)
     return patched
 
 
@@ -64,7 +63,8 @@ def applied_method(model: Any) -> Method | None:
     return applied(model, KEY, Method)
 
 
-def _begin(method: Method, asked: Asked) -> PruneRun:
+def begin(method: Method, asked: Asked) -> PruneRun:
+    """State of a run."""
     model_sampling = asked.guider.model_patcher.get_model_object("model_sampling")
     run = PruneRun(method, percent_to_sigma_on_cpu(model_sampling))
     if report_is_wanted():
@@ -72,20 +72,21 @@ def _begin(method: Method, asked: Asked) -> PruneRun:
     return run
 
 
-def _hang_in(run: PruneRun, asked: Asked, model_options: dict[str, Any]) -> None:
+def hang_in(run: PruneRun, asked: Asked, model_options: dict[str, Any]) -> None:
+    """Put it into the run's own options."""
     model_options["transformer_options"][RUN_KEY] = run
     _warn_of_unasked_handlers(model_options)
     _hide_from_compiler(model_options)
 
 
-def _conclude(run: PruneRun, asked: Asked, seconds: float | None) -> None:
-    """Say what a run did, and keep its record if it came to its end."""
+def conclude(run: PruneRun, asked: Asked, seconds: float | None, method: object = None) -> None:
+    """Say what a run did, and keep its record if it came to its end, under the `method` of the node."""
     planned = planned_saving(run, asked.sigmas, asked.latent)
     logger.info("%s", summarize(run, asked.steps, planned, finished=seconds is not None))
     if seconds is not None and asked.steps > 0:
         if run.total().pruned_calls == 0:
             logger.warning("AT-EDM: nothing was pruned: %s", explain_nothing_pruned(run))
-        keep_record(run.method, record_of(run, asked, seconds, planned))
+        keep_record(method or run.method, record_of(run, asked, seconds, planned))
     for observer in asked.options.get("transformer_options", {}).get(OBSERVERS_KEY, ()):
         observer.finished(run, asked.steps)
 
@@ -94,7 +95,14 @@ def _handlers(model_options: dict[str, Any]) -> list[tuple[type, Any]]:
     return model_options.get("transformer_options", {}).get("patches", {}).get(_HANDLER_LIST, [])
 
 
-def _remove_handler(model_options: dict[str, Any]) -> None:
+def add_handler(patched: Any) -> None:
+    """Have the host ask for attention blocks here; without a run in the options they run as they are."""
+    _warn_of_other_handlers(patched.model_options)
+    patched.set_model_forward_timestep_embed_patch((SpatialTransformer, attention_block_handler))
+
+
+def remove_handler(model_options: dict[str, Any]) -> None:
+    """Take `add_handler` back."""
     handlers = _handlers(model_options)
     kept = [entry for entry in handlers if entry[1] is not attention_block_handler]
     if len(kept) < len(handlers):

@@ -1,0 +1,133 @@
+"""How to spend a budget of FLOPs on a run: how many evaluations to forecast, and how much to prune the others.
+
+Both err by an amount that was measured beforehand, as a distance in dB from the full run's latent. The two errors are
+of different origin, so their squares add; the cheapest sum that fits the budget wins. What was measured is the error
+of forecasts over the share of real evaluations, by sampler and number of steps, and the error of token pruning over its
+ratio, which hardly depends on either (`docs/forecasts.md`).
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+SamplerGroup = Literal["one step", "multistep", "stochastic"]
+"""ODE samplers that go by the last prediction alone, those that keep earlier ones, and those that add noise."""
+
+PRUNING_ERROR: dict[float, float] = {0.25: 52.8, 0.4: 48.9, 0.56: 44.6, 0.65: 36.3}
+"""dB from the full run, by prune ratio, in all steps and blocks alike."""
+SHARES = (0.3, 0.4, 0.5, 0.6, 0.75)
+FORECAST_ERROR: dict[SamplerGroup, dict[int, tuple[float, ...]]] = {
+    "one step": {8: (18, 20, 25, 29, 36), 20: (33, 42, 49.4, 57.6, 60.0), 50: (50, 55, 57, 60, 62)},
+    "multistep": {8: (18, 20, 25, 29, 36), 20: (33, 39, 45, 51.1, 57.0), 50: (50, 55, 57, 60, 62)},
+    "stochastic": {8: (18, 20, 24, 28, 33), 20: (24, 28, 30, 35, 40), 50: (28, 32, 36, 40, 46)},
+}
+"""dB from the full run where nothing is pruned, by steps of the run and share of real evaluations (`SHARES`)."""
+
+_RATIOS = tuple(hundredth / 100 for hundredth in range(0, 66))
+_ROUNDING = 1e-9
+_FALL = 40.0  # dB for each halving of the shares below the last that was measured: forecasts end at some point
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What to do in a run.
+
+    Attributes:
+        prune_ratio: 0 to 0.65, share of tokens dropped in every evaluation; 0 for none.
+        compute: share of evaluations that are real; 1 for all.
+        speed_up: that the two reach together, by FLOPs.
+        error: expected distance from the full run in dB; infinite where nothing is left out.
+    """
+
+    prune_ratio: float
+    compute: float
+    speed_up: float
+    error: float
+
+
+def forecast_error(group: SamplerGroup, steps: int, compute: float) -> float:
+    """dB from the full run to expect of forecasts alone; on a line between what was measured, over the log of steps.
+
+    Args:
+        group: of samplers.
+        steps: evaluations of the run.
+        compute: share of them that is real, above 0; 1 is the full run.
+    """
+    if compute >= 1.0:
+        return math.inf
+    table = FORECAST_ERROR[group]
+    known = sorted(table)
+    at = min(max(float(steps), known[0]), known[-1])
+    upper = next(number for number in known if number >= at)
+    lower = max(number for number in known if number <= at)
+    part = 0.0 if upper == lower else math.log(at / lower) / math.log(upper / lower)
+    low, high = _over_shares(table[lower], compute), _over_shares(table[upper], compute)
+    return low + (high - low) * part
+
+
+def pruning_error(ratio: float) -> float:
+    """dB from the full run to expect of token pruning alone; infinite at 0."""
+    if ratio <= 0.0:
+        return math.inf
+    ratios, values = list(PRUNING_ERROR), list(PRUNING_ERROR.values())
+    # an error that falls with the ratio as it falls between the first two, to none at none
+    first = values[0] + (ratios[0] - ratio) * 40.0
+    return first if ratio < ratios[0] else _line(ratios, values, ratio)
+
+
+def spend(
+    speed_up: float,
+    steps: int,
+    group: SamplerGroup,
+    least_real: int,
+    cost_of: Callable[[float], float] | None = None,
+) -> Spending:
+    """The way to a wanted speed-up that comes nearest to the full run.
+
+    Args:
+        speed_up: how many times fewer FLOPs, 1 or more.
+        steps: evaluations of the run.
+        group: of its sampler.
+        least_real: evaluations that no forecast can replace.
+        cost_of: share of an evaluation's FLOPs that is left at a prune ratio; `None` for models that are not pruned.
+
+    Returns:
+        What comes nearest among all that is fast enough; where nothing is, the fastest.
+    """
+    budget = 1.0 / speed_up
+    found = []
+    for ratio in _RATIOS if cost_of is not None else (0.0,):
+        cost = cost_of(ratio) if cost_of is not None and ratio > 0 else 1.0
+        # ratios make up for what whole evaluations cannot; without them the nearest number has to do
+        fitting = budget / cost * steps + (0.5 if cost_of is None else _ROUNDING)
+        real = min(steps, max(least_real, math.floor(fitting)))
+        left = real / steps * cost
+        error = _sum(forecast_error(group, steps, real / steps), pruning_error(ratio))
+        too_dear = 0.0 if real <= fitting else left
+        found.append((too_dear, -error, Spending(ratio, real / steps, 1.0 / left, error)))
+    return min(found, key=lambda one: one[:2])[2]
+
+
+def _sum(first: float, second: float) -> float:
+    """Two independent errors in dB as one."""
+    power = 10 ** (-first / 10) + 10 ** (-second / 10)
+    return math.inf if power == 0.0 else -10 * math.log10(power)
+
+
+def _over_shares(values: Sequence[float], compute: float) -> float:
+    if compute < SHARES[0]:
+        return values[0] + _FALL * math.log2(compute / SHARES[0])
+    if compute > SHARES[-1]:
+        return values[-1] - 10 * math.log10((1.0 - compute) / (1.0 - SHARES[-1]))
+    return _line(SHARES, values, compute)
+
+
+def _line(places: Sequence[float], values: Sequence[float], at: float) -> float:
+    right = min(max(bisect.bisect_left(places, at), 1), len(places) - 1)
+    (before, after), (low, high) = list(pairwise(places))[right - 1], list(pairwise(values))[right - 1]
+    return low + (high - low) * (at - before) / (after - before)

@@ -1,0 +1,173 @@
+"""Spends a wanted speed-up on forecasts and token pruning, once a run's sampler, noise schedule and steps are known."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.patcher_extension import WrappersMP
+
+from ...atedm_core.checks import check_range
+from ...atedm_core.forecast_plan import ForecastSettings
+from ...atedm_core.spending import SamplerGroup, Spending, spend
+from ...atedm_core.unet.flops import unet_flops
+from ...atedm_core.unet.schedule import DSAPSchedule
+from ...atedm_core.unet.settings import DEFAULT_SETTINGS
+from ...atedm_core.unet.structure import UNetStructure
+from ..host.run_scope import Asked, applied, put_on
+from ..unet import apply as pruning
+from ..unet.recording import record_of
+from ..unet.run import Method, PruneRun
+from ..unet.structure import describe_unet, is_prunable, supported_unet
+from . import apply as forecasts
+from .run import ForecastMethod, ForecastRun
+from .samplers import SamplerKind, sampler_kind
+
+logger = logging.getLogger(__name__)
+
+KEY = "atedm_auto"
+MAX_SPEED_UP = 4.0
+DEFAULT_SPEED_UP = 1.6
+
+
+@dataclass(frozen=True)
+class AutoMethod:
+    """What is done to a model, fixed when the node runs: a speed-up, and how the model is pruned if it can be."""
+
+    speed_up: float
+    structure: UNetStructure | None
+
+
+@dataclass
+class AutoRun:
+    """One run: what was chosen, and the runs of what was chosen."""
+
+    method: AutoMethod
+    spending: Spending | None = None
+    prune: PruneRun | None = None
+    forecast: ForecastRun | None = None
+
+    def reset(self) -> None:
+        """Free everything that takes memory."""
+        for part in (self.prune, self.forecast):
+            if part is not None:
+                part.reset()
+
+
+def apply_auto(model: Any, speed_up: float) -> Any:
+    """A clone of `model` that is so many times as fast by FLOPs, as near to the full picture as that allows.
+
+    It replaces AT-EDM and forecasts that are on the model already. At 1 the clone runs as the model does.
+
+    Args:
+        model: a ComfyUI MODEL (ModelPatcher) of any kind. U-Nets that AT-EDM supports are pruned too.
+        speed_up: 1 to 4.
+
+    Raises:
+        ValueError: `speed_up` is outside of its range.
+    """
+    check_range("speed_up", speed_up, 1.0, MAX_SPEED_UP)
+    method = AutoMethod(speed_up, _structure(model))
+    patched = put_on(model, KEY, method, lambda asked: _begin(method, asked), _hang_in, _conclude)
+    for key in (pruning.KEY, forecasts.KEY):
+        patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, key)
+        patched.remove_attachments(key)
+    pruning.remove_handler(patched.model_options)
+    if speed_up > 1.0 and method.structure is not None:
+        pruning.add_handler(patched)
+    return patched
+
+
+def applied_auto(model: Any) -> AutoMethod | None:
+    """What `apply_auto` put on a MODEL or on one that it was cloned from; `None` if nothing."""
+    return applied(model, KEY, AutoMethod)
+
+
+def _structure(model: Any) -> UNetStructure | None:
+    unet = model.get_model_object("diffusion_model")
+    if not isinstance(unet, UNetModel) or not any(is_prunable(module) for module in unet.modules()):
+        return None
+    try:
+        return describe_unet(supported_unet(model))
+    except ValueError:  # a video U-Net: forecasts alone
+        return None
+
+
+def _begin(method: AutoMethod, asked: Asked) -> AutoRun:
+    run = AutoRun(method)
+    if method.speed_up <= 1.0 or asked.steps < 1:
+        return run
+    kind, limits = sampler_kind(asked.sampler), ForecastSettings()
+    least_real = min(asked.steps, limits.first_steps + limits.last_steps)
+    run.spending = spend(method.speed_up, asked.steps, group_of(kind), least_real, _cost_of(method, asked.latent))
+    ratio, compute = run.spending.prune_ratio, run.spending.compute
+    if ratio > 0 and method.structure is not None:
+        run.prune = pruning.begin(Method(DSAPSchedule(ratio), DEFAULT_SETTINGS, method.structure), asked)
+    if compute < 1.0:
+        run.forecast = forecasts.begin(ForecastMethod(ForecastSettings(compute)), asked)
+    return run
+
+
+def group_of(kind: SamplerKind) -> SamplerGroup:
+    """The group of samplers that a sampler is in, as far as what to expect of forecasts goes."""
+    if kind.stochastic:
+        return "stochastic"
+    return "multistep" if kind.multistep else "one step"
+
+
+def _cost_of(method: AutoMethod, latent: tuple[int, int]) -> Any:
+    if method.structure is None:
+        return None
+    structure, full = method.structure, unet_flops(method.structure, latent)
+    return lambda ratio: unet_flops(structure, latent, ratio) / full
+
+
+def _hang_in(run: AutoRun, asked: Asked, options: dict[str, Any]) -> None:
+    if run.prune is not None:
+        pruning.hang_in(run.prune, asked, options)
+    if run.forecast is not None:
+        forecasts.hang_in(run.forecast, asked, options)
+
+
+def _conclude(run: AutoRun, asked: Asked, seconds: float | None) -> None:
+    if run.spending is None:
+        return
+    if run.prune is not None:
+        pruning.conclude(run.prune, asked, seconds, run.method)
+    if run.forecast is not None:
+        forecasts.conclude(run.forecast, asked, seconds)
+    logger.info("%s", summarize(run, asked))
+
+
+def summarize(run: AutoRun, asked: Asked) -> str:
+    """One line: what was wanted, chosen and reached, and why."""
+    spending = run.spending
+    assert spending is not None
+    steps = "1 step" if asked.steps == 1 else f"{asked.steps} steps"
+    wanted = f"AT-EDM Auto: {run.method.speed_up:g}x wanted at {steps}"
+    chosen = []
+    if run.forecast is not None:
+        chosen.append(f"forecast {1.0 - spending.compute:.0%} of the evaluations")
+    if run.prune is not None:
+        where = " in the others" if chosen else ""
+        chosen.append(f"drop {spending.prune_ratio:.0%} of the tokens{where}")
+    if not chosen:
+        why = "every evaluation of so few steps is needed" + (
+            ", and this model's tokens are not pruned" if run.method.structure is None else ""
+        )
+        return f"{wanted}, run in full: {why}. Take fewer steps instead."
+    reached = 1.0 / _share_spent(run, asked)
+    short = "" if reached >= 0.97 * run.method.speed_up else ", the most that is possible here"
+    return f"{wanted}, chose to {' and '.join(chosen)}, reached {reached:.2f}x by FLOPs{short}"
+
+
+def _share_spent(run: AutoRun, asked: Asked) -> float:
+    """Of the FLOPs of a full run."""
+    share = 1.0
+    if run.forecast is not None and run.forecast.evaluations:
+        share = sum(one.real for one in run.forecast.evaluations) / len(run.forecast.evaluations)
+    if run.prune is not None:
+        share *= 1.0 - record_of(run.prune, asked, 0.0, 0.0).model_saved_share
+    return share

@@ -1,0 +1,83 @@
+"""AT-EDM Auto: what it chooses once a run's sampler and steps are known, and what the run then does."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import tiny_transformers
+import torch
+from in_process import InProcessHost
+from watching import apply, sample, shared_model, watched_sample
+
+
+def auto(host: InProcessHost, model: Any, speed_up: float) -> Any:
+    return host.call("ATEDMAuto", model=model, speed_up=speed_up)[0]
+
+
+def said(caplog: pytest.LogCaptureFixture) -> str:
+    (line,) = [entry.message for entry in caplog.records if entry.message.startswith("AT-EDM Auto")]
+    return line
+
+
+def reached(line: str) -> float:
+    found = re.search(r"reached (\d+\.\d+)x", line)
+    assert found, line
+    return float(found[1])
+
+
+def test_off_is_off(host: InProcessHost) -> None:
+    model = shared_model("sdxl")
+    assert torch.equal(sample(auto(host, model, 1.0)), sample(model))
+
+
+@pytest.mark.parametrize("speed_up", [1.3, 1.6])
+def test_few_steps_of_a_unet_are_pruned(host: InProcessHost, caplog: pytest.LogCaptureFixture, speed_up: float) -> None:
+    caplog.set_level("INFO")
+    _, calls = watched_sample(auto(host, shared_model("sdxl"), speed_up), steps=4, cfg=1.0)
+    assert len(calls) == 4
+    assert all(call.events for call in calls)
+    assert "drop" in said(caplog)
+    assert "forecast" not in said(caplog)
+    assert reached(said(caplog)) == pytest.approx(min(speed_up, 1.21), rel=0.03)
+
+
+def test_many_steps_are_forecast(host: InProcessHost, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    model = shared_model("sdxl")
+    out = sample(auto(host, model, 1.5), steps=20, cfg=1.0)
+    assert torch.isfinite(out).all()
+    assert not torch.equal(out, sample(model, steps=20, cfg=1.0))
+    assert "forecast" in said(caplog)
+
+
+def test_few_steps_of_a_transformer_run_in_full_and_the_log_says_so(
+    host: InProcessHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    model = tiny_transformers.shared("sd3")
+    out = tiny_transformers.sample(auto(host, model, 1.6), "sd3", steps=4)
+    assert torch.equal(out, tiny_transformers.sample(model, "sd3", steps=4))
+    assert "run in full" in said(caplog)
+    assert "tokens are not pruned" in said(caplog)
+
+
+def test_it_replaces_what_is_on_the_model_and_itself(host: InProcessHost) -> None:
+    model = shared_model("sdxl")
+    plain = sample(auto(host, model, 1.4), steps=4)
+    assert torch.equal(sample(auto(host, apply(host, model), 1.4), steps=4), plain)
+    assert torch.equal(sample(auto(host, auto(host, model, 3.0), 1.4), steps=4), plain)
+    assert torch.equal(sample(auto(host, apply(host, model), 1.0), steps=4), sample(model, steps=4))
+
+
+def test_the_model_given_is_left_as_it_is(host: InProcessHost) -> None:
+    model = shared_model("sdxl")
+    before = sample(model)
+    auto(host, model, 2.0)
+    assert torch.equal(sample(model), before)
+
+
+def test_a_speed_up_out_of_range_is_named(host: InProcessHost) -> None:
+    with pytest.raises(ValueError, match="speed_up is 9"):
+        auto(host, shared_model("sdxl"), 9.0)
