@@ -5,7 +5,7 @@ from .dit.schedule import CATSchedule
 from .dit.selection import CATSelection, TokenSelector
 from .log_sum_exp import log_sum_exp
 from .tokens import TokenSubset, kept_tokens
-from .unet.budget import Budget, average_flops, solve_budget
+from .unet.budget import Budget, budget_of, solve_budget
 from .unet.flops import block_flops, unet_flops
 from .unet.gwpr import combine_heads, cross_gwpr, gwpr
 from .unet.ranking import LayerAttention, choose_stand_ins, rank_states, rank_tokens, select_tokens
@@ -31,8 +31,8 @@ __all__ = [
     "TokenUpdates",
     "TransformerStructure",
     "UNetStructure",
-    "average_flops",
     "block_flops",
+    "budget_of",
     "choose_stand_ins",
     "combine_heads",
     "cross_gwpr",
