@@ -8,7 +8,7 @@ from .forecast_plan import BudgetController, ForecastSettings
 from .forecast_schedule import EvaluationSchedule
 from .log_sum_exp import log_sum_exp
 from .tokens import TokenSubset, kept_tokens
-from .unet.budget import Budget, average_flops, solve_budget
+from .unet.budget import Budget, budget_of, solve_budget
 from .unet.flops import block_flops, unet_flops
 from .unet.gwpr import combine_heads, cross_gwpr, gwpr
 from .unet.ranking import LayerAttention, choose_stand_ins, rank_states, rank_tokens, select_tokens
@@ -38,8 +38,8 @@ __all__ = [
     "TokenUpdates",
     "TransformerStructure",
     "UNetStructure",
-    "average_flops",
     "block_flops",
+    "budget_of",
     "choose_stand_ins",
     "combine_heads",
     "cross_gwpr",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..tokens import kept_tokens
-from .flops import CONTEXT_TOKENS, block_flops, unet_flops
+from .flops import block_flops, unet_flops
 from .schedule import DEFAULT_SCHEDULE, MAX_RATIO, DSAPSchedule
 from .settings import DEFAULT_SETTINGS, PruneSettings
 from .structure import LEVEL_NAMES, UNetStructure
@@ -72,27 +72,36 @@ def _passes(schedule: DSAPSchedule, settings: PruneSettings) -> list[tuple[float
     return [(at, ranks, weight * share) for at, weight in progress_weights(schedule) for ranks, share in kinds]
 
 
-def average_flops(
+def budget_of(
     structure: UNetStructure,
     latent: tuple[int, int],
     schedule: DSAPSchedule,
     settings: PruneSettings = DEFAULT_SETTINGS,
-    *,
-    context_tokens: int = CONTEXT_TOKENS,
-) -> float:
-    """FLOPs of one forward pass for one sample, averaged over a run."""
+) -> Budget:
+    """What a schedule costs, level by level; arguments are those of `solve_budget`."""
+    passes = _passes(schedule, settings)
 
-    def one_pass(progress: float, ranks: bool) -> int:
-        return unet_flops(
-            structure,
-            latent,
-            lambda block: schedule.ratio(progress, block),
-            context_tokens=context_tokens,
-            point=settings.prune_from,
-            ranks=ranks,
+    def cost(level: int) -> LevelCost:
+        blocks = [block for block in structure.blocks if block.level == level]
+        grid = structure.grid(level, latent)
+        tokens = grid[0] * grid[1]
+        spent = sum(
+            weight
+            * block_flops(
+                block,
+                tokens,
+                kept_tokens(tokens, schedule.ratio(progress, block)),
+                point=settings.point(block.layers, remembered=not ranks),
+            )
+            for block in blocks
+            for progress, ranks, weight in passes
         )
+        full = sum(block_flops(block, tokens) for block in blocks)
+        return LevelCost(LEVEL_NAMES[level], grid, len(blocks), sum(block.layers for block in blocks), full, spent)
 
-    return sum(weight * one_pass(progress, ranks) for progress, ranks, weight in _passes(schedule, settings))
+    levels = tuple(cost(level) for level in sorted({block.level for block in structure.blocks}))
+    full = unet_flops(structure, latent)
+    return Budget(schedule, full, full - sum(level.flops_full - level.flops for level in levels), levels)
 
 
 def solve_budget(
@@ -101,8 +110,6 @@ def solve_budget(
     saving: float,
     schedule: DSAPSchedule = DEFAULT_SCHEDULE,
     settings: PruneSettings = DEFAULT_SETTINGS,
-    *,
-    context_tokens: int = CONTEXT_TOKENS,
 ) -> Budget:
     """The smallest prune ratio that saves the wanted share of a whole model's FLOPs, exact to a token.
 
@@ -112,68 +119,27 @@ def solve_budget(
         saving: wanted share of FLOPs to save, 0 to less than 1. For an ideal speed-up of x it is 1 - 1/x.
         schedule: whose ratio is solved for; by default all steps and blocks are pruned alike.
         settings: where tokens are dropped, and how often attention ranks them.
-        context_tokens: text tokens.
 
     Raises:
         ValueError: the saving is outside its range, or more than the schedule can reach; the message names the most.
     """
     if not 0.0 <= saving < 1.0:
         raise ValueError(f"saving is {saving}: give a share of FLOPs, 0 or more and less than 1")
-    full = unet_flops(structure, latent, context_tokens=context_tokens)
 
-    def saved(ratio: float) -> float:
-        candidate = replace(schedule, prune_ratio=ratio)
-        flops = average_flops(structure, latent, candidate, settings, context_tokens=context_tokens)
-        return 1.0 - flops / full
+    def at(ratio: float) -> Budget:
+        return budget_of(structure, latent, replace(schedule, prune_ratio=ratio), settings)
 
-    if saved(MAX_RATIO) < saving:
-        most = saved(MAX_RATIO)
+    most = at(MAX_RATIO)
+    if most.saving < saving:
         raise ValueError(
-            f"saving is {saving:.1%}, but with this schedule at most {most:.1%} can be saved (an ideal speed-up of "
-            f"{1 / (1 - most):.2f}x) at this size: the rest of the model is not pruned. Ask for less, prune earlier "
+            f"saving is {saving:.1%}, but with this schedule at most {most.saving:.1%} can be saved (an ideal speed-up "
+            f"of {most.speed_up:.2f}x) at this size: the rest of the model is not pruned. Ask for less, prune earlier "
             "in the block, spare fewer blocks, or make the picture larger."
         )
+    if at(0.0).saving >= saving:
+        return at(0.0)
     low, high = 0.0, MAX_RATIO
-    if saved(low) >= saving:
-        high = low
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        low, high = (low, middle) if saved(middle) >= saving else (middle, high)
-    return budget_of(structure, latent, replace(schedule, prune_ratio=high), settings, context_tokens=context_tokens)
-
-
-def budget_of(
-    structure: UNetStructure,
-    latent: tuple[int, int],
-    schedule: DSAPSchedule,
-    settings: PruneSettings = DEFAULT_SETTINGS,
-    *,
-    context_tokens: int = CONTEXT_TOKENS,
-) -> Budget:
-    """What a schedule costs, level by level."""
-    levels = []
-    for level in sorted({block.level for block in structure.blocks}):
-        blocks = [block for block in structure.blocks if block.level == level]
-        grid = structure.grid(level, latent)
-        tokens = grid[0] * grid[1]
-        full = sum(block_flops(block, tokens, context_tokens=context_tokens) for block in blocks)
-        spent = sum(
-            weight
-            * block_flops(
-                block,
-                tokens,
-                kept_tokens(tokens, schedule.ratio(progress, block)),
-                context_tokens=context_tokens,
-                point=settings.point(block.layers, remembered=not ranks),
-            )
-            for block in blocks
-            for progress, ranks, weight in _passes(schedule, settings)
-        )
-        layers = sum(block.layers for block in blocks)
-        levels.append(LevelCost(LEVEL_NAMES[level], grid, len(blocks), layers, full, spent))
-    return Budget(
-        schedule,
-        unet_flops(structure, latent, context_tokens=context_tokens),
-        average_flops(structure, latent, schedule, settings, context_tokens=context_tokens),
-        tuple(levels),
-    )
+        low, high = (low, middle) if at(middle).saving >= saving else (middle, high)
+    return at(high)

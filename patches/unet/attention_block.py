@@ -13,9 +13,9 @@ from torch import Tensor
 from ...atedm_core.unet.structure import AttentionBlock
 from ...atedm_core.unet.temporal import TokenUpdates
 from .full_grid import Options, touches_cross_attention, touches_self_attention
-from .pruning_pass import PruningPass, Remembered, run_whole
+from .pruning_pass import PruningPass, Remembered, run_all_tokens
 from .rank_memory import join
-from .run import OBSERVERS_KEY, RUN_KEY, PruneEvent, PruneRun, tally
+from .run import OBSERVERS_KEY, RUN_KEY, PruneEvent, PruneRun
 from .update_memory import Slot
 
 
@@ -33,95 +33,138 @@ def attention_block_handler(
     if isinstance(layer, SpatialVideoTransformer):
         _, *video_arguments = host_arguments
         out = layer(x, context, *video_arguments, transformer_options)
-    elif run is None or block is None or not _is(block, layer) or run.sigma(transformer_options) is None:
+    elif run is None or block is None or not _is(block, layer) or (sigma := run.sigma(transformer_options)) is None:
         out = layer(x, context, transformer_options)
     else:
-        out = _run_block(layer, x, context, transformer_options, run, block)
+        contexts = context if isinstance(context, list) else [context] * block.layers
+        uuids = _conditions(transformer_options, len(x))
+        call = _Call(run, block, uuids, len(x) // len(uuids), (x.shape[-2], x.shape[-1]), sigma, contexts)
+        out = _run_block(layer, x, context, transformer_options, call)
     # The host counts attention blocks here, and IP-Adapter reads the count.
     if "transformer_index" in transformer_options:
         transformer_options["transformer_index"] += 1
     return out
 
 
-def _run_block(
-    layer: SpatialTransformer, x: Tensor, context: Any, options: Options, run: PruneRun, block: AttentionBlock
-) -> Tensor:
-    sigma = run.sigma(options)
-    assert sigma is not None
-    progress = run.progress_at(sigma)
-    grid = (x.shape[-2], x.shape[-1])
-    tokens = grid[0] * grid[1]
-    keep = run.keep(tokens, block, progress)
-    uuids = _conditions(options, x.shape[0])
-    contexts = context if isinstance(context, list) else [context] * block.layers
-    samples, context_tokens = x.shape[0] // len(uuids), contexts[0].shape[1]
-    if keep == tokens:
-        run.record(uuids, block, tally(block, samples, tokens, keep, context_tokens), progress)
+@dataclass(frozen=True)
+class _Call:
+    """One attention block in one model call.
+
+    Attributes:
+        run: that the call belongs to.
+        block: which.
+        uuids: of the conditions in the batch, in order.
+        samples: of each condition.
+        grid: (height, width) in tokens.
+        sigma: noise level.
+        contexts: text for every layer.
+    """
+
+    run: PruneRun
+    block: AttentionBlock
+    uuids: list[Hashable]
+    samples: int
+    grid: tuple[int, int]
+    sigma: float
+    contexts: list[Tensor]
+
+    @property
+    def tokens(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def progress(self) -> float:
+        return self.run.progress_at(self.sigma)
+
+    def record(self, uuids: list[Hashable], kept: int, **how: Any) -> None:
+        text = self.contexts[0].shape[1]
+        self.run.record(uuids, self.block, self.progress, self.samples, self.tokens, kept, text, **how)
+
+    def rows(self, x: Tensor, members: list[int]) -> Tensor:
+        """Samples of some of the conditions."""
+        chunks = x.chunk(len(self.uuids))
+        return x if len(members) == len(chunks) else torch.cat([chunks[member] for member in members])
+
+    def options(self, options: Options, members: list[int]) -> Options:
+        """Options for some of the conditions; foreign patches split the batch by these lists."""
+        names = [name for name in ("uuids", "cond_or_uncond") if options.get(name)]
+        if len(members) == len(self.uuids):
+            return options
+        return {**options, **{name: [options[name][member] for member in members] for name in names}}
+
+    def slots(self, hidden: Tensor) -> list[Slot]:
+        """Where each condition's updates are remembered; nowhere, if they are not."""
+        if not self.run.remembers_updates(self.block):
+            return []
+        rows = zip(self.uuids, hidden.chunk(len(self.uuids)), strict=True)
+        return [self.run.updates.visit(uuid, self.block.name, own, self.grid, self.sigma) for uuid, own in rows]
+
+    def groups(self, hidden: Tensor) -> list[tuple[list[int], Remembered | None]]:
+        """Positions of the conditions that can run together, with the ranking that is remembered of them.
+
+        They run together unless some have a ranking to use and others have none, or their rankings kept different
+        numbers of tokens: what a condition gets must not depend on which others the host happened to put beside it.
+        """
+        if not self.run.remembers:
+            return [(list(range(len(self.uuids))), None)]
+        place = (self.block.name, self.samples, self.grid, self.sigma, hidden.device)
+        found = [self.run.rankings.recall(uuid, *place) for uuid in self.uuids]
+        kept = [0 if ranking is None else ranking.subset.kept for ranking in found]
+        groups: list[tuple[list[int], Remembered | None]] = []
+        for count in sorted(set(kept)):
+            members = [position for position, own in enumerate(kept) if own == count]
+            rankings = [ranking for position in members if (ranking := found[position]) is not None]
+            groups.append((members, join(rankings) if rankings else None))
+        return groups
+
+
+def _run_block(layer: SpatialTransformer, x: Tensor, context: Any, options: Options, call: _Call) -> Tensor:
+    run, block = call.run, call.block
+    keep = run.keep(call.tokens, block, call.progress)
+    if keep == call.tokens:
+        call.record(call.uuids, keep)
         if not run.remembers_updates(block):
             return layer(x, context, options)
-        return _run_whole(layer, x, contexts, options, run, block, sigma, uuids)
+    options["activations_shape"] = list(x.shape)
+    hidden = _enter(layer, x)
+    slots = call.slots(hidden)
+    if keep == call.tokens:
+        point = run.method.settings.point(block.layers, remembered=True)
+        hidden, updates = run_all_tokens(layer.transformer_blocks, hidden, call.contexts, options, point)
+        _store(slots, updates)
+    else:
+        hidden = _prune(layer.transformer_blocks, hidden, options, call, slots, keep)
+    return _leave(layer, hidden, x)
+
+
+def _prune(layers: Any, hidden: Tensor, options: Options, call: _Call, slots: list[Slot], keep: int) -> Tensor:
+    """All layers with `keep` tokens from the pruning point on: `[B, N, C]` -> `[B, N, C]`."""
+    run, block = call.run, call.block
     on_grid = {
         "self_on_grid": touches_self_attention(options, block.layers - 1),
         "cross_on_grid": touches_cross_attention(options, block.layers - 1),
     }
-    options["activations_shape"] = list(x.shape)
-    hidden = _enter(layer, x)
-    slots = _visit(run, block, uuids, hidden, grid, sigma)
-    out = []
-    groups = _group(run, block, uuids, samples, grid, sigma, x.device)
-    for members, remembered in groups:
-        part = _Part(members, samples) if len(groups) > 1 else None
-        own_contexts = contexts if part is None else [part.rows(text) for text in contexts]
-        own_options = options if part is None else part.options(options)
-        own_hidden = hidden if part is None else part.rows(hidden)
+    done: dict[int, Tensor] = {}
+    for members, remembered in call.groups(hidden):
         own_slots = [slots[member] for member in members] if slots else []
+        own_hidden = call.rows(hidden, members)
         updates = _recall(own_slots, own_hidden)
-        passed = PruningPass(run.method.settings, keep, grid, block.layers, remembered, updates, run.method.rank)
-        out.append(passed.run(layer.transformer_blocks, own_hidden, own_contexts, own_options))
-        own_uuids = [uuids[member] for member in members]
-        run.remember(own_uuids, block, passed, grid, sigma)
+        passed = PruningPass(run.method.settings, keep, call.grid, block.layers, remembered, updates, run.method.rank)
+        contexts = [call.rows(text, members) for text in call.contexts]
+        out = passed.run(layers, own_hidden, contexts, call.options(options, members))
+        uuids = [call.uuids[member] for member in members]
+        if run.remembers and passed.ranked and passed.scores is not None:
+            run.rankings.store(uuids, block.name, passed.scores, passed.subset, call.grid, call.sigma)
         _store(own_slots, passed.updates)
-        spent = tally(block, samples, tokens, keep, context_tokens, point=passed.point, **on_grid)
-        run.record(own_uuids, block, spent, progress)
-        run.note(own_uuids, block, passed, grid)
-        _tell_observers(options, PruneEvent(block, progress, grid, passed.subset, tuple(own_uuids)))
-    hidden = out[0] if len(out) == 1 else _in_order(out, [members for members, _ in groups], samples)
-    return _leave(layer, hidden, x)
-
-
-def _run_whole(
-    layer: SpatialTransformer,
-    x: Tensor,
-    contexts: list[Tensor],
-    options: Options,
-    run: PruneRun,
-    block: AttentionBlock,
-    sigma: float,
-    uuids: list[Hashable],
-) -> Tensor:
-    """The block on all tokens, whose updates are remembered: they cost nothing more here."""
-    options["activations_shape"] = list(x.shape)
-    hidden = _enter(layer, x)
-    slots = _visit(run, block, uuids, hidden, (x.shape[-2], x.shape[-1]), sigma)
-    point = run.method.settings.point(block.layers, remembered=True)
-    hidden, updates = run_whole(layer.transformer_blocks, hidden, contexts, options, point)
-    _store(slots, updates)
-    return _leave(layer, hidden, x)
-
-
-def _visit(
-    run: PruneRun,
-    block: AttentionBlock,
-    uuids: list[Hashable],
-    hidden: Tensor,
-    grid: tuple[int, int],
-    sigma: float,
-) -> list[Slot]:
-    """Where each condition's updates are remembered; nowhere, if they are not."""
-    if not run.remembers_updates(block):
-        return []
-    rows = zip(uuids, hidden.chunk(len(uuids)), strict=True)
-    return [run.updates.visit(uuid, block.name, own, grid, sigma) for uuid, own in rows]
+        call.record(uuids, keep, point=passed.point, **on_grid)
+        if run.maps is not None:
+            run.maps.add(block, call.grid, passed.subset, len(uuids))
+        for observer in options.get(OBSERVERS_KEY, ()):
+            observer.pruned(PruneEvent(block, call.progress, call.grid, passed.subset, tuple(uuids)))
+        if len(members) == len(call.uuids):
+            return out
+        done.update(zip(members, out.chunk(len(members)), strict=True))
+    return torch.cat([done[member] for member in sorted(done)])
 
 
 def _recall(slots: list[Slot], hidden: Tensor) -> TokenUpdates | None:
@@ -153,67 +196,6 @@ def _conditions(options: Options, samples: int) -> list[Hashable]:
     return uuids if samples % len(uuids) == 0 else [tuple(uuids)]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some of the conditions of one model call, as a model call of their own."""
-
-    members: list[int]
-    samples: int
-
-    def rows(self, x: Tensor) -> Tensor:
-        return torch.cat([x[member * self.samples : (member + 1) * self.samples] for member in self.members])
-
-    def options(self, options: Options) -> Options:
-        """Foreign patches split the batch by these lists."""
-        lists = {
-            name: [options[name][member] for member in self.members]
-            for name in ("uuids", "cond_or_uncond")
-            if options.get(name)
-        }
-        return {**options, **lists}
-
-
-def _group(
-    run: PruneRun,
-    block: AttentionBlock,
-    uuids: list[Hashable],
-    samples: int,
-    grid: tuple[int, int],
-    sigma: float,
-    device: torch.device,
-) -> list[tuple[list[int], Remembered | None]]:
-    """Positions of the conditions that can run together, with what is remembered of them.
-
-    They run together unless some have a ranking to use and others have none, or their rankings kept different numbers
-    of tokens: what a condition gets must not depend on which others the host happened to put beside it.
-    """
-    if not run.remembers:
-        return [(list(range(len(uuids))), None)]
-    found = [run.memory.recall(uuid, block.name, samples, grid, sigma, device) for uuid in uuids]
-    groups: list[tuple[list[int], Remembered | None]] = []
-    kept = [0 if ranking is None else ranking.subset.kept for ranking in found]
-    for count in sorted(set(kept)):
-        members = [position for position, own in enumerate(kept) if own == count]
-        rankings = [ranking for position in members if (ranking := found[position]) is not None]
-        groups.append((members, join(rankings) if rankings else None))
-    return groups
-
-
-def _in_order(parts: list[Tensor], members: list[list[int]], samples: int) -> Tensor:
-    """Rows of several groups of conditions, back in the order of the conditions."""
-    chunks = {
-        member: rows
-        for part, group in zip(parts, members, strict=True)
-        for member, rows in zip(group, part.split(samples), strict=True)
-    }
-    return torch.cat([chunks[member] for member in sorted(chunks)])
-
-
-def _tell_observers(options: Options, event: PruneEvent) -> None:
-    for observer in options.get(OBSERVERS_KEY, ()):
-        observer.pruned(event)
-
-
 def _enter(layer: SpatialTransformer, x: Tensor) -> Tensor:
     """Feature map `[B, C, h, w]` to hidden states `[B, h * w, width]`, with the block's own norm and projection."""
     normed = layer.norm(x)
@@ -224,10 +206,7 @@ def _enter(layer: SpatialTransformer, x: Tensor) -> Tensor:
 
 def _leave(layer: SpatialTransformer, hidden: Tensor, x: Tensor) -> Tensor:
     """Hidden states back to a feature map, with the block's own projection and residual."""
-    height, width = x.shape[-2:]
     if layer.use_linear:
         hidden = layer.proj_out(hidden)
-    out = hidden.transpose(1, 2).unflatten(2, (height, width)).contiguous()
-    if not layer.use_linear:
-        out = layer.proj_out(out)
-    return out + x
+    out = hidden.transpose(1, 2).unflatten(2, x.shape[-2:]).contiguous()
+    return (out if layer.use_linear else layer.proj_out(out)) + x

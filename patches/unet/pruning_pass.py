@@ -137,7 +137,7 @@ class PruningPass:
         return choose_stand_ins(self._settings, subset, self._grid, hidden, attention)
 
 
-def run_whole(
+def run_all_tokens(
     layers: Any, hidden: Tensor, contexts: list[Tensor], options: Options, point: PrunePoint
 ) -> tuple[Tensor, TokenUpdates]:
     """All layers on all tokens, to the bit as the host runs them, and the update that every token had from `point` on.

@@ -54,9 +54,18 @@ class RankMemory:
             found.age += 1
         return found if self._interval > 1 and found.age < self._interval else None
 
-    def store(self, uuid: Hashable, block: str, ranking: Ranking) -> None:
-        """Keep a ranking; the one before it goes."""
-        self._rankings[uuid, block] = ranking
+    def store(
+        self,
+        uuids: list[Hashable],
+        block: str,
+        scores: Tensor,
+        subset: TokenSubset,
+        grid: tuple[int, int],
+        sigma: float,
+    ) -> None:
+        """Keep the ranking of a batch of conditions, one for each; those before it go."""
+        parts = zip(uuids, scores.chunk(len(uuids)), subset.split(len(uuids)), strict=True)
+        self._rankings.update({(uuid, block): Ranking(own, chosen, grid, sigma) for uuid, own, chosen in parts})
 
     def reset(self) -> None:
         """Forget everything."""
@@ -67,9 +76,3 @@ def join(rankings: list[Ranking]) -> tuple[Tensor, TokenSubset]:
     """Scores and subsets of several conditions, as one batch in their order."""
     scores = [ranking.scores for ranking in rankings]
     return torch.cat(scores), TokenSubset.join([ranking.subset for ranking in rankings])
-
-
-def split(scores: Tensor, subset: TokenSubset, conditions: int, grid: tuple[int, int], sigma: float) -> list[Ranking]:
-    """One batch's scores and subset, as one ranking per condition."""
-    parts = zip(scores.chunk(conditions), subset.split(conditions), strict=True)
-    return [Ranking(own, chosen, grid, sigma) for own, chosen in parts]

@@ -16,8 +16,7 @@ from ...atedm_core.unet.settings import PrunePoint, PruneSettings
 from ...atedm_core.unet.structure import AttentionBlock, UNetStructure
 from ...report.record import Tally
 from ..host.progress import progress_of
-from .pruning_pass import PruningPass
-from .rank_memory import RankMemory, split
+from .rank_memory import RankMemory
 from .token_maps import TokenMaps
 from .update_memory import UpdateMemory
 
@@ -89,7 +88,7 @@ class PruneRun:
 
     def __post_init__(self) -> None:
         settings = self.method.settings
-        self.memory = RankMemory(settings.rank_interval)
+        self.rankings = RankMemory(settings.rank_interval)
         self.updates = UpdateMemory()
         self.remembers = settings.ranks_by_attention and settings.rank_interval > 1
         self._blocks = {(block.part, block.index): block for block in self.method.structure.blocks}
@@ -123,39 +122,43 @@ class PruneRun:
         """How many of `tokens` stay in `block`."""
         return kept_tokens(tokens, self.method.schedule.ratio(progress, block))
 
-    def remember(
-        self,
-        uuids: list[Hashable],
-        block: AttentionBlock,
-        passed: PruningPass,
-        grid: tuple[int, int],
-        sigma: float,
-    ) -> None:
-        """Keep a ranking that was made in this call, for the conditions it was made for."""
-        if not self.remembers or not passed.ranked or passed.scores is None:
-            return
-        rankings = split(passed.scores, passed.subset, len(uuids), grid, sigma)
-        for uuid, ranking in zip(uuids, rankings, strict=True):
-            self.memory.store(uuid, block.name, ranking)
-
     def remembers_updates(self, block: AttentionBlock) -> bool:
         """Whether tokens' updates in `block` are worth remembering: they are asked for, and it is pruned some time."""
         return self.method.settings.recovery == "temporal" and self.method.schedule.ratio(1.0, block) > 0
 
-    def record(self, uuids: list[Hashable], block: AttentionBlock, spent: Tally, progress: float) -> None:
-        """Add what each condition spent at a progress; `spent` is for all samples of one condition."""
+    def record(
+        self,
+        uuids: list[Hashable],
+        block: AttentionBlock,
+        progress: float,
+        samples: int,
+        tokens: int,
+        kept: int,
+        context_tokens: int,
+        **how: Any,
+    ) -> None:
+        """Add what each condition spent in a block in one model call.
+
+        Args:
+            uuids: of the conditions.
+            block: which.
+            progress: of the call.
+            samples: of each condition.
+            tokens: on the full grid.
+            kept: tokens left after pruning.
+            context_tokens: text tokens.
+            how: what else `block_flops` takes, where tokens were dropped.
+        """
+        full = block_flops(block, tokens, context_tokens=context_tokens)
+        flops = block_flops(block, tokens, kept, context_tokens=context_tokens, **how) if kept < tokens else full
+        spent = Tally(1, int(kept < tokens), samples * tokens, samples * kept, samples * full, samples * flops)
         with self._lock:
             for uuid in uuids:
                 key, when = (uuid, block.name), (progress, block.name)
                 self.tallies[key] = self.tallies.get(key, Tally()) + spent
                 self.timeline[when] = self.timeline.get(when, Tally()) + spent
-
-    def note(self, uuids: list[Hashable], block: AttentionBlock, passed: PruningPass, grid: tuple[int, int]) -> None:
-        """Note where a block dropped which tokens in one model call."""
-        with self._lock:
-            self.points[passed.point] += len(uuids)
-        if self.maps is not None:
-            self.maps.add(block, grid, passed.subset, len(uuids))
+            if kept < tokens:
+                self.points[how["point"]] += len(uuids)
 
     def total(self) -> Tally:
         """Everything spent so far, over conditions and blocks."""
@@ -171,15 +174,6 @@ class PruneRun:
         self.timeline.clear()
         self.points.clear()
         self.maps = None
-        self.memory.reset()
+        self.rankings.reset()
         self.updates.reset()
         self._progress.clear()
-
-
-def tally(block: AttentionBlock, samples: int, tokens: int, kept: int, context_tokens: int, **on_grid: Any) -> Tally:
-    """What `samples` samples spend in `block` in one call, with `kept` of `tokens` tokens left after pruning."""
-    full = block_flops(block, tokens, context_tokens=context_tokens)
-    spent = full
-    if kept < tokens:
-        spent = block_flops(block, tokens, kept, context_tokens=context_tokens, **on_grid)
-    return Tally(1, int(kept < tokens), samples * tokens, samples * kept, samples * full, samples * spent)

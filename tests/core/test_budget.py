@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structures import sdxl
 
-from atedm_core import DSAPSchedule, average_flops, solve_budget, unet_flops
-from atedm_core.unet.budget import budget_of, progress_weights
+from atedm_core import DSAPSchedule, budget_of, solve_budget, unet_flops
+from atedm_core.unet.budget import progress_weights
 from atedm_core.unet.schedule import PAPER_EARLY_PERCENT, PAPER_RATIO
 from atedm_core.unet.settings import PRUNE_POINTS, PruneSettings
 
@@ -28,7 +28,7 @@ IDEAL = {  # speed-up at ratio 0.63 in all blocks, with the paper's schedule, an
 def test_each_pruning_point_has_its_ideal_speed_up(point, edge):
     full = unet_flops(sdxl(), (edge, edge))
     for schedule, expected in zip((FLAT, PAPER, DSAPSchedule()), IDEAL[point][edge], strict=True):
-        found = full / average_flops(sdxl(), (edge, edge), schedule, PruneSettings(prune_from=point))
+        found = full / budget_of(sdxl(), (edge, edge), schedule, PruneSettings(prune_from=point)).flops
         assert found == pytest.approx(expected, abs=0.0051)
 
 
@@ -45,10 +45,10 @@ def test_a_budget_saves_what_was_asked_for_and_not_a_token_more(saving, edge, po
     assert budget.saving >= saving
     if budget.schedule.prune_ratio > 1e-3:
         less = replace(budget.schedule, prune_ratio=budget.schedule.prune_ratio - 1e-3)
-        assert average_flops(sdxl(), latent, less, PruneSettings(prune_from=point)) >= budget.flops
+        assert budget_of(sdxl(), latent, less, PruneSettings(prune_from=point)).flops >= budget.flops
     smaller = replace(budget.schedule, prune_ratio=max(0.0, budget.schedule.prune_ratio - 1e-9))
     if budget.schedule.prune_ratio > 0:
-        flops = average_flops(sdxl(), latent, smaller, PruneSettings(prune_from=point))
+        flops = budget_of(sdxl(), latent, smaller, PruneSettings(prune_from=point)).flops
         assert 1 - flops / budget.flops_full < saving + 1e-9
 
 
@@ -82,11 +82,11 @@ def test_a_ranking_by_attention_keeps_a_block_from_dropping_tokens_at_its_start(
     """What ranks in this call drops inside the first layer; only the calls between save as much as was asked for."""
     by_attention = PruneSettings("self-attention", prune_from="block start", rank_interval=interval)
     inside, start = (
-        average_flops(sdxl(), LATENT, FLAT, PruneSettings(prune_from=point))
+        budget_of(sdxl(), LATENT, FLAT, PruneSettings(prune_from=point)).flops
         for point in ("inside first layer", "block start")
     )
     expected = inside / interval + start * (1 - 1 / interval)
-    assert average_flops(sdxl(), LATENT, FLAT, by_attention) == pytest.approx(expected)
+    assert budget_of(sdxl(), LATENT, FLAT, by_attention).flops == pytest.approx(expected)
     budget = budget_of(sdxl(), LATENT, FLAT, by_attention)
     rest = budget.flops_full - sum(level.flops_full for level in budget.levels)
     assert rest + sum(level.flops for level in budget.levels) == pytest.approx(expected)
