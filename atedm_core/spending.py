@@ -20,11 +20,23 @@ SamplerGroup = Literal["one step", "multistep", "stochastic"]
 
 PRUNING_ERROR: dict[float, float] = {0.25: 52.8, 0.4: 48.9, 0.56: 44.6, 0.65: 36.3}
 """dB from the full run, by prune ratio, in all steps and blocks alike."""
-SHARES = (0.3, 0.4, 0.5, 0.6, 0.75)
+SHARES = (0.4, 0.5, 0.6, 0.7, 0.8)
 FORECAST_ERROR: dict[SamplerGroup, dict[int, tuple[float, ...]]] = {
-    "one step": {8: (18, 20, 25, 29, 36), 20: (33, 42, 49.4, 57.6, 60.0), 50: (50, 55, 57, 60, 62)},
-    "multistep": {8: (18, 20, 25, 29, 36), 20: (33, 39, 45, 51.1, 57.0), 50: (50, 55, 57, 60, 62)},
-    "stochastic": {8: (18, 20, 24, 28, 33), 20: (24, 28, 30, 35, 40), 50: (28, 32, 36, 40, 46)},
+    "one step": {
+        8: (18.0, 22.0, 30.0, 40.0, 48.0),
+        20: (42.0, 49.4, 57.6, 58.0, 63.6),
+        50: (59.2, 62.5, 62.8, 70.4, 74.7),
+    },
+    "multistep": {
+        8: (12.0, 15.0, 22.0, 28.0, 35.0),
+        20: (32.9, 42.7, 52.1, 56.7, 62.7),
+        50: (57.9, 62.9, 63.5, 68.4, 74.2),
+    },
+    "stochastic": {
+        8: (12.0, 17.0, 21.0, 25.0, 31.0),
+        20: (24.5, 28.4, 31.0, 39.0, 44.1),
+        50: (28.0, 32.0, 36.0, 43.0, 48.0),
+    },
 }
 """dB from the full run where nothing is pruned, by steps of the run and share of real evaluations (`SHARES`)."""
 
