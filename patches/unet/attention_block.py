@@ -76,7 +76,8 @@ def _run_block(
         own_hidden = hidden if part is None else part.rows(hidden)
         own_slots = [slots[member] for member in members] if slots else []
         updates = _recall(own_slots, own_hidden)
-        passed = PruningPass(run.method.settings, keep, grid, block.layers, remembered, updates, run.method.rank)
+        order = run.even_order(grid, x.device)
+        passed = PruningPass(run.method.settings, keep, grid, block.layers, remembered, updates, run.method.rank, order)
         out.append(passed.run(layer.transformer_blocks, own_hidden, own_contexts, own_options))
         own_uuids = [uuids[member] for member in members]
         run.remember(own_uuids, block, passed, grid, sigma)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ...atedm_core.tokens import TokenSubset, kept_tokens
+import torch
+
+from ...atedm_core.tokens import EvenOrder, TokenSubset, kept_tokens
 from ...atedm_core.unet.flops import block_flops
 from ...atedm_core.unet.ranking import RankTokens, rank_tokens
 from ...atedm_core.unet.schedule import DSAPSchedule
@@ -74,6 +76,7 @@ class PruneRun:
     tallies: dict[tuple[Hashable, str], Tally] = field(default_factory=dict)
     timeline: dict[tuple[float, str], Tally] = field(default_factory=dict)
     _progress: dict[float, float] = field(default_factory=dict)
+    _orders: dict[tuple[tuple[int, int], torch.device], EvenOrder] = field(default_factory=dict)
     # Several devices may each run a part of the conditions, one thread per device.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -117,6 +120,12 @@ class PruneRun:
         """How many of `tokens` stay in `block`."""
         return kept_tokens(tokens, self.method.schedule.ratio(progress, block))
 
+    def even_order(self, grid: tuple[int, int], device: torch.device) -> EvenOrder:
+        """Of a (height, width) grid on a device, made once."""
+        if (grid, device) not in self._orders:
+            self._orders[grid, device] = EvenOrder.of(grid, device)
+        return self._orders[grid, device]
+
     def remember(
         self,
         uuids: list[Hashable],
@@ -159,6 +168,7 @@ class PruneRun:
         self.memory.reset()
         self.updates.reset()
         self._progress.clear()
+        self._orders.clear()
 
 
 def tally(block: AttentionBlock, samples: int, tokens: int, kept: int, context_tokens: int, **on_grid: Any) -> Tally:
