@@ -85,7 +85,7 @@ def _least_redundant(moves: bool = True) -> Ranking:
 
 def _with_voters(count: int) -> Ranking:
     def rank(settings: Any, attention: Any, grid: tuple[int, int]) -> Tensor:
-        voters = lattice_voters(grid, count, attention.queries.device)
+        voters = lattice_voters(grid, count)
         known = attention.row_log_sum
         scores = gwpr(
             attention.queries, attention.keys, iterations=settings.iterations, row_log_sum=known, voters=voters
