@@ -66,10 +66,6 @@ class Family:
     noise: Callable[[Any, Tensor], Tensor] = lambda model, output: output
     unsupported: Callable[[Any], str | None] = lambda model: None
 
-    def module(self, model: Any, path: str) -> Any:
-        """A module of the model by its path."""
-        return model.get_submodule(path)
-
     def grid(self, model: Any, latent: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in tokens of a latent of (height, width); a part of a patch counts as one."""
         return -(-latent[0] // model.patch_size), -(-latent[1] // model.patch_size)

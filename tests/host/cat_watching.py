@@ -53,10 +53,12 @@ def watching(host: InProcessHost) -> Iterator[Watch]:
     original = module._call
     watch = Watch()
 
-    def seen(run: Any, model: Any, uuids: tuple[Any, ...], device: Any) -> Any:
-        call = original(run, model, uuids, device)
+    def seen(run: Any, model: Any, x: Any, control: Any, options: dict[str, Any], extra: Any) -> Any:
+        call = original(run, model, x, control, options, extra)
         watch.sigmas = run.sigmas
-        watch.append(Call(run._sigma, uuids, call.selected, run.nbytes()))
+        if call.memory is not None:
+            uuids = tuple(options["uuids"])
+            watch.append(Call(run.evaluation.sigma, uuids, call.selected, run.cache.nbytes()))
         return call
 
     with pytest.MonkeyPatch.context() as patch:
