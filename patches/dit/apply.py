@@ -19,7 +19,7 @@ from ..host.run_scope import Asked, applied, put_on
 from .bypass import call_reason, compiled, hooked_conditions, run_reason
 from .call import OwnError, TransformerCall, attached, own_code, selected_control, with_override
 from .families import FAMILIES, family_of
-from .kv_cache import CallMemory
+from .kv_cache import CallMemory, Conditions
 from .recording import record_of, summarize
 from .run import CATMethod, CATRun
 
@@ -98,7 +98,7 @@ def _predict_noise(run: CATRun) -> Any:
         guider = executor.class_obj
         with _or_full(run), own_code():
             if run.disabled is None and hooked_conditions(guider):
-                _disable(run, "conditions change the model's weights as the run goes on")
+                run.disable("conditions change the model's weights as the run goes on")
             positive = (getattr(guider, "conds", None) or {}).get("positive") or ()
             run.begin(float(timestep.max()), [one.get("uuid") for one in positive])
         return executor(x, timestep, *args, **kwargs)
@@ -120,18 +120,18 @@ def _apply_model(run: CATRun) -> Any:
         **kwargs: Any,
     ) -> Any:
         options = transformer_options or {}
-        model = executor.class_obj.diffusion_model
+        model, uuids = executor.class_obj.diffusion_model, tuple(options.get("uuids") or ())
 
         def asked(call: TransformerCall, control: Any, options: dict[str, Any]) -> Any:
             with attached(family, model, call):
                 result = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
             with _or_full(run), own_code():
-                _finish(run, call, model, options, x, 0 if c_crossattn is None else c_crossattn.shape[1])
+                run.finish(call, uuids, model, x.shape[0], 0 if c_crossattn is None else c_crossattn.shape[1])
             return result
 
         with _or_full(run):
             with own_code():
-                call = _call(run, model, x, control, options, kwargs)
+                call = _call(run, model, uuids, x, control, options, kwargs)
                 own_control, own_options = control, options
                 if call.selected is not None and control is not None:
                     own_control = selected_control(control, call.selected)
@@ -151,15 +151,14 @@ def _or_full(run: CATRun) -> Iterator[None]:
         yield
     except OwnError as error:
         logger.debug("CAT Pruning: an error of its own", exc_info=error.__cause__)
-        _disable(run, f"of an error of its own, which you are welcome to report: {error}")
+        run.disable(f"of an error of its own, which you are welcome to report: {error}")
 
 
 def _call(
-    run: CATRun, model: Any, x: Any, control: Any, options: dict[str, Any], extra: dict[str, Any]
+    run: CATRun, model: Any, uuids: Conditions, x: Any, control: Any, options: dict[str, Any], extra: dict[str, Any]
 ) -> TransformerCall:
     """How to run the model: on selected tokens if the step and the memory allow it, recorded, or left as it is."""
-    family, uuids = run.method.family, tuple(options.get("uuids") or ())
-    why_full = run.disabled
+    family, why_full = run.method.family, run.disabled
     if why_full is None and not run.evaluation.answered.isdisjoint(uuids):
         why_full = "another node asked for the same condition again"
     if why_full is None:
@@ -184,26 +183,6 @@ def _call(
     )
 
 
-def _finish(run: CATRun, call: TransformerCall, model: Any, options: dict[str, Any], x: Any, text: int) -> None:
-    """Count a call that has ended, and keep what it left."""
-    uuids = tuple(options.get("uuids") or ())
-    if call.memory is not None:
-        run.evaluation.answered.update(uuids)
-    if not call.ran:
-        run.tally.answered_calls += 1
-        if call.memory is not None:
-            run.cache.drop(uuids)
-        return
-    kept = run.tokens if call.selected is None else call.selected.shape[1]
-    run.tally.add(run.evaluation.sigma, run.step, uuids, x.shape[0], text, kept, call.why_full)
-    if call.memory is None:
-        return
-    call.finish(run.method.family.attentions(model))
-    if call.refusal is not None:
-        _disable(run, call.refusal)
-    run.keep(uuids, call, call.memory, model)
-
-
 def _lack_of_memory(nbytes: int, device: Any) -> str | None:
     free = comfy.model_management.get_free_memory(device)
     reserve = 0 if comfy.model_management.is_device_cpu(device) else comfy.model_management.minimum_inference_memory()
@@ -213,12 +192,6 @@ def _lack_of_memory(nbytes: int, device: Any) -> str | None:
         f"keys and values take {nbytes / 2**30:.2f} GiB, and {max(0.0, free - reserve) / 2**30:.2f} GiB can be spared. "
         "Make fewer or smaller pictures at once, or free memory."
     )
-
-
-def _disable(run: CATRun, reason: str) -> None:
-    if run.disabled is None:
-        logger.warning("CAT Pruning: the rest of this run is not pruned: %s", reason)
-        run.disable(reason)
 
 
 def _watched_mask(run: CATRun, function: Any) -> Any:

@@ -77,28 +77,28 @@ def _sd3_attentions(model: Any) -> int:
 
 def _sd3_structure(model: Any) -> TransformerStructure:
     blocks = len(model.joint_blocks)
-    doubled = _sd3_attentions(model) - blocks
-    return sd3_structure(model.hidden_size, blocks, doubled, model.context_embedder.in_features)
+    return sd3_structure(model.hidden_size, blocks, _sd3_attentions(model) - blocks, model.context_embedder.in_features)
 
 
 def _pixart_structure(model: Any) -> TransformerStructure:
     return pixart_structure(model.hidden_size, len(model.blocks), model.y_embedder.y_proj.fc1.in_features)
 
 
-def _flux_structure(model: Any) -> TransformerStructure:
-    blocks = len(model.double_blocks), len(model.single_blocks)
-    return flux_structure(model.hidden_size, *blocks, model.params.context_in_dim, guidance=model.params.guidance_embed)
+def _flux_structure(model: Any, **fixed: int) -> TransformerStructure:
+    blocks, params = (len(model.double_blocks), len(model.single_blocks)), model.params
+    return flux_structure(
+        model.hidden_size, *blocks, params.context_in_dim, guidance=getattr(params, "guidance_embed", False), **fixed
+    )
 
 
 def _chroma_structure(model: Any) -> TransformerStructure:
-    blocks = len(model.double_blocks), len(model.single_blocks)
     guidance = chroma_guidance_macs(model.out_dim, model.hidden_dim, model.n_layers, model.in_dim)
-    return flux_structure(model.hidden_size, *blocks, model.params.context_in_dim, fixed_macs=guidance)
+    return _flux_structure(model, fixed_macs=guidance)
 
 
 def _auraflow_structure(model: Any) -> TransformerStructure:
-    blocks = len(model.double_layers), len(model.single_layers)
-    return auraflow_structure(model.cond_seq_linear.out_features, *blocks, model.cond_seq_linear.in_features)
+    blocks, text = (len(model.double_layers), len(model.single_layers)), model.cond_seq_linear
+    return auraflow_structure(text.out_features, *blocks, text.in_features)
 
 
 def _qwen_image_structure(model: Any) -> TransformerStructure:

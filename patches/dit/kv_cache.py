@@ -87,8 +87,6 @@ class CallMemory:
 
     def split(self, parts: int) -> list[CallMemory]:
         """Its rows in equal parts. It is empty afterwards, so that no more than one attention is held twice."""
-        if parts == 1:
-            return [self]
         outputs = [None] * parts if self.output is None else self.output.chunk(parts)
         made = [CallMemory(output=None if one is None else one.clone()) for one in outputs]
         while self.attentions:
@@ -119,19 +117,17 @@ class KVCache:
         self._calls: dict[Conditions, CallMemory] = {}
 
     def of(self, conditions: Conditions) -> CallMemory | None:
-        """What is kept of these conditions together; `None` if one of them is missing, or they cannot be batched."""
-        if conditions not in self._calls and {*conditions} <= {one for known in self._calls for one in known}:
+        """What is kept of these together. `None` if one is missing or they cannot be batched; then none stays."""
+        if conditions not in self._calls:
             self._separate(conditions)
-            alone = [(one,) for one in conditions]
-            joined = CallMemory.join([self._calls[one] for one in alone]) if len({*alone}) == len(alone) else None
-            self.drop(conditions)
+            alone = [memory for one in conditions if (memory := self._calls.pop((one,), None)) is not None]
+            joined = CallMemory.join(alone) if len(alone) == len(conditions) else None
             if joined is not None:
                 self._calls[conditions] = joined
         return self._calls.get(conditions)
 
     def put(self, conditions: Conditions, memory: CallMemory) -> None:
-        """Keep this in place of what there was."""
-        self.drop(conditions)
+        """Keep this, of conditions of which nothing is kept."""
         self._calls[conditions] = memory
 
     def drop(self, conditions: Iterable[Hashable]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ from .call import TransformerCall
 from .families import Family
 from .kv_cache import CallMemory, Conditions, KVCache
 from .tally import CATTally
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,22 +134,38 @@ class CATRun:
             now.selected = self._choose()
         return now.selected
 
-    def keep(self, uuids: Conditions, call: TransformerCall, memory: CallMemory, model: Any) -> None:
-        """What a call of the model left for the calls to come."""
-        pruned = call.selected is not None
-        if self.disabled is None and not pruned:
-            self.cache.put(uuids, memory)
-        if memory.output is not None:
-            noise = self.method.family.noise(model, memory.output)
-            for uuid, rows in zip(uuids, noise.chunk(len(uuids)), strict=True):
-                self.evaluation.noise[uuid] = (rows, not pruned)
-        self.tally.most_bytes = max(self.tally.most_bytes, self.cache.nbytes())
-        if call.selected is not None and self.maps is not None:
-            self.maps.add(self.step, call.selected, self.tokens, len(uuids))
+    def finish(self, call: TransformerCall, uuids: Conditions, model: Any, samples: int, text_tokens: int) -> None:
+        """Count a call that has ended, and keep what it left for those to come.
+
+        Args:
+            call: that has ended.
+            uuids: of its conditions.
+            model: that was called.
+            samples: inputs of the model in it.
+            text_tokens: of one of them.
+        """
+        now, memory = self.evaluation, call.memory
+        if memory is not None:
+            now.answered.update(uuids)
+        if not call.ran:
+            self.tally.answered_calls += 1
+            if memory is not None:
+                self.cache.drop(uuids)
+            return
+        kept = self.tokens if call.selected is None else call.selected.shape[1]
+        self.tally.add(now.sigma, self.step, uuids, samples, text_tokens, kept, call.why_full)
+        if memory is None:
+            return
+        call.finish(self.method.family.attentions(model))
+        if call.refusal is not None:
+            self.disable(call.refusal)
+        self._keep(call, uuids, memory, model)
 
     def disable(self, reason: str) -> None:
-        """Run in full from here on, and free what is kept."""
-        self.disabled = reason
+        """Run in full from here on, say so once, and free what is kept."""
+        if self.disabled is None:
+            logger.warning("CAT Pruning: the rest of this run is not pruned: %s", reason)
+            self.disabled = reason
         self.cache.clear()
 
     def reset(self) -> None:
@@ -156,6 +175,16 @@ class CATRun:
         self.evaluation, self._previous = Evaluation(), Evaluation()
         self._selector.reset()
         self._token_mask = self.mask = None
+
+    def _keep(self, call: TransformerCall, uuids: Conditions, memory: CallMemory, model: Any) -> None:
+        if call.selected is None and self.disabled is None:
+            self.cache.put(uuids, memory)
+        assert memory.output is not None
+        noise = self.method.family.noise(model, memory.output).chunk(len(uuids))
+        self.evaluation.noise |= {one: (rows, call.selected is None) for one, rows in zip(uuids, noise, strict=True)}
+        self.tally.most_bytes = max(self.tally.most_bytes, self.cache.nbytes())
+        if call.selected is not None and self.maps is not None:
+            self.maps.add(self.step, call.selected, self.tokens, len(uuids))
 
     def _observe(self) -> None:
         """Show the selector what one condition gave in the evaluation before: a positive one, the same every time."""

@@ -53,11 +53,10 @@ def watching(host: InProcessHost) -> Iterator[Watch]:
     original = module._call
     watch = Watch()
 
-    def seen(run: Any, model: Any, x: Any, control: Any, options: dict[str, Any], extra: Any) -> Any:
-        call = original(run, model, x, control, options, extra)
+    def seen(run: Any, model: Any, uuids: tuple[Any, ...], *given: Any) -> Any:
+        call = original(run, model, uuids, *given)
         watch.sigmas = run.sigmas
         if call.memory is not None:
-            uuids = tuple(options["uuids"])
             watch.append(Call(run.evaluation.sigma, uuids, call.selected, run.cache.nbytes()))
         return call
 

@@ -176,7 +176,7 @@ FAULTS = {
     "gathering": ("patches.dit.call", None, "gather_tokens"),
     "recording": ("patches.dit.call", None, "own"),
     "counting": ("patches.dit.tally", "CATTally", "add"),
-    "keeping": ("patches.dit.run", "CATRun", "keep"),
+    "keeping": ("patches.dit.run", "CATRun", "_keep"),
     "beginning": ("patches.dit.run", "CATRun", "begin"),
 }
 
