@@ -169,7 +169,8 @@ def _call(
     if why_full is not None:
         return TransformerCall(None, run.tokens, why_full=why_full, ran=compiled(family, model, options))
     expected = family.attentions(model)
-    selected, memory = run.selected(), run.cache.of(uuids)
+    selected = run.selected()
+    memory = None if selected is None else run.cache.of(uuids)
     if selected is not None and memory is not None and memory.whole(expected):
         return TransformerCall(memory, run.tokens, selected.repeat(len(uuids), 1))
     run.cache.drop(uuids)

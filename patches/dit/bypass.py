@@ -57,11 +57,11 @@ def foreign_patch(transformer_options: dict[str, Any]) -> str | None:
 
 def compiled(family: Family, model: Any, transformer_options: dict[str, Any]) -> bool:
     """Whether the model that will be called is compiled, or stands in for the one that CAT Pruning knows."""
-    if type(model) is not family.kind or get_wrappers_with_key(
-        WrappersMP.APPLY_MODEL, _COMPILE_KEY, transformer_options
-    ):
+    wrapped = get_wrappers_with_key(WrappersMP.APPLY_MODEL, _COMPILE_KEY, transformer_options)
+    kind: type = type(model)
+    if wrapped or kind is not family.kind:
         return True
-    modules = (model, model.get_submodule(family.first_block), model.get_submodule(family.final))
+    modules: tuple[Any, ...] = (model, model.get_submodule(family.first_block), model.get_submodule(family.final))
     return any(hasattr(one, "_orig_mod") or getattr(one, "_compiled_call_impl", None) is not None for one in modules)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
@@ -38,6 +39,7 @@ def own_code() -> Iterator[None]:
         raise OwnError(f"{type(error).__name__}: {error}") from error
 
 
+@dataclass
 class TransformerCall:
     """What the hooks of one call share.
 
@@ -46,36 +48,27 @@ class TransformerCall:
         tokens: N, image tokens on the full grid.
         selected: `[R, K]` int64, the image tokens to compute; `None` to compute all.
         why_full: why all are computed, in words; empty if they are not.
-        refusal: why nothing could be recorded, if so.
+        record_attention: whether a full call keeps keys and values.
+        fits: why so many bytes for an attention cannot be kept, `None` if they can.
         ran: whether the model ran, and no other node answered in its place. With `True` from the start nobody looks,
             and the model's modules are not touched.
+        refusal: why nothing could be recorded, if so.
     """
 
-    def __init__(
-        self,
-        memory: CallMemory | None,
-        tokens: int,
-        selected: Tensor | None = None,
-        *,
-        why_full: str = "",
-        record_attention: bool = False,
-        fits: Callable[[int], str | None] = lambda nbytes: None,
-        ran: bool = False,
-    ) -> None:
-        self.memory = memory
-        self.tokens = tokens
-        self.selected = selected
-        self.why_full = why_full
-        self.refusal: str | None = None
-        self.ran = ran
-        self._record = record_attention
-        self._fits = fits
-        self._seen = 0
+    memory: CallMemory | None
+    tokens: int
+    selected: Tensor | None = None
+    why_full: str = ""
+    record_attention: bool = False
+    fits: Callable[[int], str | None] = lambda nbytes: None
+    ran: bool = False
+    refusal: str | None = None
+    _seen: int = 0
 
     @property
     def sees_attention(self) -> bool:
         """Whether attention has to go through `attention`: not in a full call that nothing is kept of."""
-        return self.selected is not None or self._record
+        return self.selected is not None or self.record_attention
 
     @own_code()
     def attention(self, keys: Tensor, values: Tensor, mask: Any = None) -> tuple[Tensor, Tensor, Any]:
@@ -87,7 +80,7 @@ class TransformerCall:
             kept = self.memory.attentions[number]
             kept.merge(keys, values, self.selected, self.tokens)
             return kept.keys, kept.values, kept.mask
-        if self._record and self.refusal is None:
+        if self.record_attention and self.refusal is None:
             self.refusal = self._why_not(keys, values, mask, number)
             if self.refusal is None:
                 self.memory.attentions.append(AttentionMemory(own(keys), own(values), mask))
@@ -108,7 +101,7 @@ class TransformerCall:
 
     def finish(self, expected: int) -> None:
         """Check that what was recorded of a model that ran is whole; drop the attentions if it is not."""
-        if self.memory is None or self.selected is not None or not self._record or self.refusal is not None:
+        if self.memory is None or self.selected is not None or not self.record_attention or self.refusal is not None:
             return
         assert self.memory.output is not None
         found = self.memory.output.shape[1]
@@ -125,7 +118,7 @@ class TransformerCall:
         # A mask with a row for each query would have to be cut to the selected ones; no supported model makes one.
         if mask is not None and (mask.shape[-2] != 1 or mask.shape[0] != keys.shape[0]):
             return "the attention mask differs from token to token"
-        return self._fits(keys.nbytes + values.nbytes) if number == 0 else None
+        return self.fits(keys.nbytes + values.nbytes) if number == 0 else None
 
 
 @contextmanager
@@ -134,9 +127,10 @@ def attached(family: Family, model: Any, call: TransformerCall) -> Iterator[None
 
     @own_code()
     def gather(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if isinstance(family.tokens, str):
-            return args, {**kwargs, family.tokens: gather_tokens(kwargs[family.tokens], call.selected)}
+        assert call.selected is not None
         place = family.tokens
+        if isinstance(place, str):
+            return args, {**kwargs, place: gather_tokens(kwargs[place], call.selected)}
         return (*args[:place], gather_tokens(args[place], call.selected), *args[place + 1 :]), kwargs
 
     def positions(module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:

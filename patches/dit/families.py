@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.ldm.aura.mmdit
@@ -153,25 +153,24 @@ def _pixart_unsupported(model: Any) -> str | None:
     return None
 
 
-def _flux_like(
-    name: str,
-    kind: type,
-    structure: Callable[[Any], TransformerStructure],
-    unsupported: Callable[[Any], str | None],
-) -> Family:
-    """Blocks of two streams, then of one, with rotary positions."""
-    return Family(
-        name,
-        kind,
-        first_block="double_blocks.0",
-        tokens="img",
-        final="final_layer",
-        attentions=lambda model: len(model.double_blocks) + len(model.single_blocks),
-        structure=structure,
-        positions="pe_embedder",
-        unsupported=unsupported,
-    )
-
+_FLUX = Family(
+    "Flux",
+    comfy.ldm.flux.model.Flux,
+    first_block="double_blocks.0",
+    tokens="img",
+    final="final_layer",
+    attentions=lambda model: len(model.double_blocks) + len(model.single_blocks),
+    structure=_flux_structure,
+    positions="pe_embedder",
+    unsupported=lambda model: "Flux.2 is not supported" if model.params.global_modulation else None,
+)
+_CHROMA = replace(
+    _FLUX,
+    name="Chroma",
+    kind=comfy.ldm.chroma.model.Chroma,
+    structure=_chroma_structure,
+    unsupported=lambda model: "some of its blocks are left out" if model.skip_mmdit or model.skip_dit else None,
+)
 
 FAMILIES = (
     Family(
@@ -196,18 +195,8 @@ FAMILIES = (
         noise=_pixart_noise,
         unsupported=_pixart_unsupported,
     ),
-    _flux_like(
-        "Flux",
-        comfy.ldm.flux.model.Flux,
-        _flux_structure,
-        lambda model: "Flux.2 is not supported" if model.params.global_modulation else None,
-    ),
-    _flux_like(
-        "Chroma",
-        comfy.ldm.chroma.model.Chroma,
-        _chroma_structure,
-        lambda model: "some of its blocks are left out" if model.skip_mmdit or model.skip_dit else None,
-    ),
+    _FLUX,
+    _CHROMA,
     Family(
         "AuraFlow",
         comfy.ldm.aura.mmdit.MMDiT,

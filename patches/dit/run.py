@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,7 @@ class Evaluation:
     why_full: str = ""
 
 
+@dataclass(eq=False)
 class CATRun:
     """State of one run, made anew for each and dropped when it ends.
 
@@ -73,31 +74,25 @@ class CATRun:
         mask: the inpainting mask of the evaluation under way, if there is one.
     """
 
-    def __init__(
-        self,
-        method: CATMethod,
-        sigmas: Sequence[float],
-        latent: Sequence[int],
-        grid: tuple[int, int],
-        structure: TransformerStructure,
-    ) -> None:
-        self.method = method
-        self.sigmas = list(sigmas)
-        self.latent = tuple(latent)
-        self.grid = grid
-        self.structure = structure
-        self.tally = CATTally(structure, self.tokens)
-        self.cache = KVCache()
-        self.evaluation = Evaluation()
-        self.disabled: str | None = None
-        self.nothing_because: str | None = None
-        self.maps: KeptCounts | None = None
-        self.mask: Tensor | None = None
-        self._previous = Evaluation()
-        self._selector = method.select(method.selection, grid)
-        self._source: Hashable = None
-        self._observed_sigma: float | None = None
-        self._token_mask: Tensor | None = None
+    method: CATMethod
+    sigmas: list[float]
+    latent: tuple[int, ...]
+    grid: tuple[int, int]
+    structure: TransformerStructure
+    cache: KVCache = field(default_factory=KVCache)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    disabled: str | None = None
+    nothing_because: str | None = None
+    maps: KeptCounts | None = None
+    mask: Tensor | None = None
+    _previous: Evaluation = field(default_factory=Evaluation)
+    _source: Hashable = None
+    _observed_sigma: float | None = None
+    _token_mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.tally = CATTally(self.structure, self.tokens)
+        self._selector = self.method.select(self.method.selection, self.grid)
 
     @property
     def steps(self) -> int:
