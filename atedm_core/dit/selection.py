@@ -4,8 +4,8 @@ The model's output for a token is called its noise, whatever the model predicts.
 goes to clusters of tokens whose noise has changed most since a reference step; the rest goes to the tokens that were
 recomputed least often. An unselected token keeps the noise it had.
 
-The paper and its published code differ in places. `CATSelection` has an option for each, whose default is the published
-code's. Three things are fixed, because transformers run here on the selected tokens alone:
+Where the paper and its published code differ, `CATSelection` has an option whose default is the published code's. Three
+things are fixed, because transformers run here on the selected tokens alone:
 
 * An unselected token's change is that of the noise it keeps. The published code carries all tokens through the
   unpruned parts of the network, and scores an unselected one by what comes out.

@@ -151,7 +151,7 @@ def _or_full(run: CATRun) -> Iterator[None]:
         yield
     except OwnError as error:
         logger.debug("CAT Pruning: an error of its own", exc_info=error.__cause__)
-        run.disable(f"of an error of its own, which you are welcome to report: {error}")
+        run.disable(f"CAT Pruning failed ({error}); please report it")
 
 
 def _call(
