@@ -53,10 +53,11 @@ def watching(host: InProcessHost) -> Iterator[Watch]:
     original = module._call
     watch = Watch()
 
-    def seen(run: Any, model: Any, uuids: tuple[Any, ...], device: Any) -> Any:
-        call = original(run, model, uuids, device)
+    def seen(run: Any, model: Any, uuids: tuple[Any, ...], *given: Any) -> Any:
+        call = original(run, model, uuids, *given)
         watch.sigmas = run.sigmas
-        watch.append(Call(run._sigma, uuids, call.selected, run.nbytes()))
+        if call.memory is not None:
+            watch.append(Call(run.evaluation.sigma, uuids, call.selected, run.cache.nbytes()))
         return call
 
     with pytest.MonkeyPatch.context() as patch:
