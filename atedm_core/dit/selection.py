@@ -121,6 +121,7 @@ class TokenSelector:
         self._clusters: Clusters | None = None
         self._frequency: Tensor | None = None
         self._chosen: Tensor | None = None
+        self._scattered: Tensor | None = None
 
     @property
     def ready(self) -> bool:
@@ -203,7 +204,9 @@ class TokenSelector:
         """`[B, N]` int64: positions by ascending value, ties in the chosen order."""
         if self.settings.tie_order == "raster":
             return values.sort(dim=1, stable=True).indices
-        order = lattice_rank(self.grid).to(values.device)
+        if self._scattered is None or self._scattered.device != values.device:
+            self._scattered = lattice_rank(self.grid).to(values.device)
+        order = self._scattered
         return order[values[:, order].sort(dim=1, stable=True).indices]
 
 
