@@ -56,11 +56,7 @@ function build() {
   return { root, heading, legend, svg, title, desc, drawing, cursor, note, table }
 }
 
-/**
- * @param {Reading} reading
- * @param {Texts} texts
- */
-function legendItems(reading, texts) {
+function legendItems(/** @type {Reading} */ reading, /** @type {Texts} */ texts) {
   const { solid, dashed } = blockNames(reading.schedule)
   const groups = levelGroups(reading.schedule)
   const item = (/** @type {string} */ kind, /** @type {string} */ text) => {
@@ -73,12 +69,7 @@ function legendItems(reading, texts) {
   return [...kinds, ...groups.map((group) => item(`dot ${group.levels[0]}-level`, levelNames(group, texts)))]
 }
 
-/**
- * @param {HTMLTableElement} table
- * @param {Reading} reading
- * @param {Texts} texts
- */
-function fillTable(table, reading, texts) {
+function fillTable(/** @type {HTMLTableElement} */ table, /** @type {Reading} */ reading, /** @type {Texts} */ texts) {
   const columns = sharesAt(reading.schedule, 0, texts)
   const row = (/** @type {string} */ kind, /** @type {string[]} */ cells) => {
     const line = html("tr", "")
@@ -93,13 +84,8 @@ function fillTable(table, reading, texts) {
   table.replaceChildren(heading, head, ...body)
 }
 
-/**
- * A plot for one node. `stop` ends its looking at the node.
- * @param {any} node
- * @param {() => Texts | null} currentTexts
- * @returns {{ element: HTMLElement, stop: () => void }}
- */
-export function schedulePlot(node, currentTexts) {
+/** @returns {{ element: HTMLElement, stop: () => void }} a plot for one node. `stop` ends its looking at the node */
+export function schedulePlot(/** @type {any} */ node, /** @type {() => Texts | null} */ currentTexts) {
   addStyle()
   const parts = build()
   /** @type {number | null} */
@@ -120,9 +106,7 @@ export function schedulePlot(node, currentTexts) {
     fillTable(parts.table, reading, texts)
   }
 
-  /**
-   * Nodes 2.0 keeps the element of a node that was replaced by one of the same id, as undo and loading do.
-   */
+  /** Nodes 2.0 keeps the element of a node that was replaced by one of the same id, as undo and loading do. */
   function takePlace() {
     document.querySelector(`.atedm-plot[data-gone][data-node="${node.id}"]`)?.replaceWith(parts.root)
   }
