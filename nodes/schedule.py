@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..atedm_core.unet.schedule import (
-    DEFAULT_RATIO,
-    EARLY_BLOCKS,
-    MAX_LEVEL_SCALE,
-    MAX_RATIO,
-    PAPER_EARLY_PERCENT,
-    RAMPS,
-    DSAPSchedule,
-    EarlyBlocks,
-    Ramp,
-)
+from ..atedm_core.unet import schedule as dsap
 from ..atedm_core.unet.structure import LEVEL_NAMES
 from .types import Schedule, advanced_combo, advanced_share, named_output, share_input
 
@@ -32,7 +22,7 @@ def _level_input(name: str) -> io.Float.Input:
         1.0,
         f"Multiplies prune_ratio in attention blocks at {name} latent resolution; 0 leaves them whole. "
         f"{_LEVEL_HINTS[name]}",
-        limits=(0.0, MAX_LEVEL_SCALE),
+        limits=(0.0, dsap.MAX_LEVEL_SCALE),
     )
 
 
@@ -53,7 +43,7 @@ class ATEDMSchedule(io.ComfyNode):
             inputs=[
                 share_input(
                     "early_percent",
-                    PAPER_EARLY_PERCENT,  # who adds this node wants an early phase: the paper's
+                    dsap.PAPER_EARLY_PERCENT,  # who adds this node wants an early phase: the paper's
                     "How long the early phase lasts, as a share of the noise range: 0.3 is the noisiest 30 %, whatever "
                     "the sampler, scheduler or denoise. 0 prunes fully from the start.",
                 ),
@@ -62,11 +52,11 @@ class ATEDMSchedule(io.ComfyNode):
                     0.0,
                     "Share of tokens that the spared blocks drop in the early phase, at most prune_ratio. 0 leaves "
                     "them whole.",
-                    limits=(0.0, MAX_RATIO),
+                    limits=(0.0, dsap.MAX_RATIO),
                 ),
                 io.Combo.Input(
                     "early_blocks",
-                    options=list(EARLY_BLOCKS),
+                    options=list(dsap.EARLY_BLOCKS),
                     default="stage ends",
                     tooltip=(
                         "Which attention blocks are spared early. 'stage ends': the first of each down stage and the "
@@ -75,7 +65,7 @@ class ATEDMSchedule(io.ComfyNode):
                 ),
                 advanced_combo(
                     "ramp",
-                    RAMPS,
+                    dsap.RAMPS,
                     "step",
                     "How spared blocks come to the full ratio: in one 'step' when the early phase ends, as in the "
                     "paper, or 'linear' or 'cosine' over the early phase.",
@@ -90,12 +80,14 @@ class ATEDMSchedule(io.ComfyNode):
         cls,
         early_percent: float,
         early_ratio: float,
-        early_blocks: EarlyBlocks,
-        ramp: Ramp = "step",
+        early_blocks: dsap.EarlyBlocks,
+        ramp: dsap.Ramp = "step",
         full_level: float = 1.0,
         half_level: float = 1.0,
         quarter_level: float = 1.0,
         eighth_level: float = 1.0,
     ) -> io.NodeOutput:
         levels = (full_level, half_level, quarter_level, eighth_level)
-        return io.NodeOutput(DSAPSchedule(DEFAULT_RATIO, early_percent, early_ratio, early_blocks, ramp, levels))
+        return io.NodeOutput(
+            dsap.DSAPSchedule(dsap.DEFAULT_RATIO, early_percent, early_ratio, early_blocks, ramp, levels)
+        )

@@ -21,8 +21,6 @@ export const LEVELS = ["full", "half", "quarter", "eighth"]
 export const DEFAULT_RATIO = 0.56
 export const MAX_RATIO = 0.95
 
-const RAMP_POINTS = 32
-
 /** How far a ramp has come after a share of the early phase, 0 to 1. */
 function risen(/** @type {Schedule["ramp"]} */ ramp, /** @type {number} */ share) {
   if (ramp === "linear") return share
@@ -73,7 +71,7 @@ export function sparedLine(/** @type {Schedule} */ schedule, /** @type {LevelGro
   if (sparedBlocks(schedule) === "none") return [[0, group.full], [1, group.full]]
   const level = LEVELS.indexOf(group.levels[0])
   const early = schedule.earlyPercent
-  const pieces = schedule.ramp === "cosine" ? RAMP_POINTS : 1
+  const pieces = schedule.ramp === "cosine" ? 32 : 1
   /** @type {Point[]} */
   const line = Array.from({ length: pieces }, (_, piece) => {
     const progress = (early * piece) / pieces

@@ -14,10 +14,7 @@ export function levelNames(/** @type {LevelGroup} */ group, /** @type {Texts} */
   return group.levels.map((name) => texts.say(name)).join(", ")
 }
 
-/**
- * Which blocks there are to tell apart, by the key of their name: what is drawn as a solid and as a dashed line.
- * @returns {{ solid: string, dashed: string | null }}
- */
+/** @returns {{ solid: string, dashed: string | null }} keys of the names of the blocks that each kind of line shows */
 export function blockNames(/** @type {Schedule} */ schedule) {
   return sparedBlocks(schedule) === "some" ? { solid: "spared", dashed: "others" } : { solid: "all", dashed: null }
 }
@@ -29,10 +26,9 @@ export function describe(/** @type {Schedule} */ schedule, /** @type {Texts} */ 
   const early = texts.percent(schedule.earlyPercent)
   return levelGroups(schedule)
     .flatMap((group) => {
-      const named = (/** @type {string} */ key) =>
-        group.levels.length === LEVELS.length
-          ? texts.say(key)
-          : texts.say("at_level", { blocks: texts.say(key), levels: levelNames(group, texts) })
+      const everywhere = group.levels.length === LEVELS.length
+      const named = (/** @type {string} */ key, blocks = texts.say(key)) =>
+        everywhere ? blocks : texts.say("at_level", { blocks, levels: levelNames(group, texts) })
       const full = texts.percent(group.full)
       const flat = (/** @type {string} */ key) => texts.say("throughout", { blocks: named(key), full })
       if (spared === "none" || group.low === group.full) return [flat("all")]
@@ -48,8 +44,7 @@ export function describe(/** @type {Schedule} */ schedule, /** @type {Texts} */ 
 export function caption(/** @type {Reading} */ reading, /** @type {Texts} */ texts) {
   const number = String(Math.round(reading.schedule.pruneRatio * 1e4) / 1e4)
   const basis = texts.say(`ratio_${reading.source}`, { ratio: number })
-  if (reading.unknown.length === 0) return basis
-  return `${basis} ${texts.say("unknown", { names: reading.unknown.join(", ") })}`
+  return reading.unknown.length ? `${basis} ${texts.say("unknown", { names: reading.unknown.join(", ") })}` : basis
 }
 
 /** @returns {{ blocks: string, levels: string, share: string }[]} dropped at a progress, for reading line and table */
