@@ -18,16 +18,16 @@ import torch
 
 from devtools.layout import ROOT, current_host
 
+from . import random_models, random_transformers
 from ._measure import synchronize
 
-TESTS = ROOT / "tests" / "host"
 PACK_NAME = "atedm_pack"
 
 
 def enter(device: torch.device) -> None:
     """Make ComfyUI importable, on this device and with PyTorch's attention; once, before anything else of it."""
     comfyui = current_host().comfyui
-    sys.path[:0] = [str(comfyui), str(TESTS)]
+    sys.path.insert(0, str(comfyui))
     from comfy.cli_args import args
 
     args.cpu = device.type == "cpu"
@@ -69,18 +69,15 @@ INPUTS = {
 
 def random_model(family: str, dtype: torch.dtype, tiny: bool = False) -> Any:
     """A model with random weights: full-size, or a tiny one that only shows whether a benchmark runs."""
-    import tiny_models
-    import tiny_transformers
-
     if family == "sdxl":
-        return tiny_models.sdxl(dtype=dtype) if tiny else tiny_models.sdxl((2, 10), 320, dtype=dtype)
+        return random_models.sdxl(dtype=dtype) if tiny else random_models.sdxl((2, 10), 320, dtype=dtype)
     if family == "sd15":
-        return tiny_models.sd15(dtype=dtype) if tiny else tiny_models.sd15(channels=320, dtype=dtype)
+        return random_models.sd15(dtype=dtype) if tiny else random_models.sd15(channels=320, dtype=dtype)
     if family == "sd3":
-        return tiny_transformers.sd3(dtype=dtype) if tiny else tiny_transformers.sd3(dtype=dtype, depth=24)
+        return random_transformers.sd3(dtype=dtype) if tiny else random_transformers.sd3(dtype=dtype, depth=24)
     if tiny:
-        return tiny_transformers.pixart_sigma(dtype=dtype, caption_channels=4096, model_max_length=300)
-    return tiny_transformers.pixart_sigma(
+        return random_transformers.pixart_sigma(dtype=dtype, caption_channels=4096, model_max_length=300)
+    return random_transformers.pixart_sigma(
         dtype=dtype, hidden_size=1152, depth=28, num_heads=16, caption_channels=4096, model_max_length=300
     )
 

@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 
-from benchmarks import _host, tables
+from benchmarks import _host, random_models, tables
 from benchmarks._contenders import POINTS, ideal_speed_up, peers, pruned, stacked, unpruned
 from benchmarks._measure import interleave, peak_tensor_bytes
 from benchmarks._tables import markdown
@@ -61,11 +61,10 @@ def test_every_peer_and_every_stack_has_an_effect(comfyui):
 
 def test_ideal_speed_ups_of_sdxl_are_the_published_ones(comfyui, monkeypatch):
     import comfy.model_management
-    import tiny_models
 
     # 10 GB of weights that nobody reads
     monkeypatch.setattr(comfy.model_management, "get_torch_device", lambda: torch.device("meta"))
-    model = tiny_models.sdxl((2, 10), 320)
+    model = random_models.sdxl((2, 10), 320)
     assert all(weight.is_meta for weight in model.model.diffusion_model.parameters())
     found = [ideal_speed_up(model, (1024, 1024), 0.63, point) for point in POINTS]
     assert found == pytest.approx([1.66, 1.81, 1.97], abs=0.006)
@@ -89,9 +88,7 @@ def test_a_row_that_does_not_fit_its_table_is_refused():
 
 
 def test_pruning_adds_nothing_to_peak_memory(comfyui):
-    import tiny_models
-
-    model = tiny_models.sdxl((2, 2), 128)
+    model = random_models.sdxl((2, 2), 128)
 
     def peak(contender) -> int:
         def run() -> None:

@@ -1,6 +1,7 @@
-"""Tiny models with random weights, built from ComfyUI's own classes: right in shape and wiring, quick on a CPU.
+"""Models with random weights, built from ComfyUI's own classes: right in shape and wiring, at any size.
 
-They say nothing about image quality or speed on a GPU. `enter_comfyui` has to have run before anything here is called.
+Tiny ones are quick on a CPU, for tests; full-size ones are what speed is measured on. Neither says anything about image
+quality. ComfyUI has to be importable before anything here is called.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def fill_with_noise(module: torch.nn.Module, seed: int, gain: float = 0.7) -> No
                 tensor.fill_(0.0 if name.endswith("bias") else 1.0)
 
 
-def _patcher(config: Any, base_class: str, seed: int, dtype: torch.dtype, **arguments: Any) -> Any:
+def patcher(config: Any, base_class: str, seed: int, dtype: torch.dtype, **arguments: Any) -> Any:
     """A MODEL as ComfyUI's loaders return it, around a model of `comfy.model_base`."""
     import comfy.model_base
     import comfy.model_management
@@ -76,7 +77,7 @@ def _unet(
     import comfy.supported_models
 
     config = getattr(comfy.supported_models, config_class)({**_UNET, **settings})
-    return _patcher(config, base_class, seed, dtype, **extra)
+    return patcher(config, base_class, seed, dtype, **extra)
 
 
 def _sdxl_like(
@@ -219,7 +220,7 @@ def sd3(depth: int = 2, context: int = 4096, seed: int = 0, dtype: torch.dtype =
         "context_embedder_config": embedder,
         **settings,
     }
-    return _patcher(comfy.supported_models.SD3(settings), "SD3", seed, dtype)
+    return patcher(comfy.supported_models.SD3(settings), "SD3", seed, dtype)
 
 
 FLUX_BLOCKS: dict[str, Any] = {
@@ -249,7 +250,7 @@ def flux(depth: int = 1, depth_single: int = 2, seed: int = 0, dtype: torch.dtyp
         "depth_single_blocks": depth_single,
         "guidance_embed": True,
     }
-    return _patcher(comfy.supported_models.Flux(settings), "Flux", seed, dtype)
+    return patcher(comfy.supported_models.Flux(settings), "Flux", seed, dtype)
 
 
 def vae(latent_channels: int = 4, seed: int = 0) -> Any:
