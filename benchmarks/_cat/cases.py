@@ -10,7 +10,7 @@ from typing import Any
 from atedm_core.dit.schedule import CATSchedule
 from atedm_core.dit.selection import CATSelection
 
-from .._fidelity.cases import Peer, Row, Sampling
+from ..lab.unet.cases import Peer, Row, Sampling
 
 PUBLISHED_SELECTION = CATSelection()
 PUBLISHED_SCHEDULE = CATSchedule()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from .._fidelity.captions import CaptionSet
-from .._fidelity.cases import Peer, Sampling
+from ..lab.captions import CaptionSet
+from ..lab.unet.cases import Peer, Sampling
 from .cases import PUBLISHED_SCHEDULE, PUBLISHED_SELECTION, CATCase, CATPruning, CATRow
 
 STEPS = (8, 12, 20, 28)

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .._fidelity.captions import LARGEST_SET
-from .._fidelity.store import Store
-from .._fidelity.sweep import bar, missing, run
 from .._measure import SCRATCH
+from ..lab.captions import LARGEST_SET
+from ..lab.store import Store
+from ..lab.sweep import bar, missing, run
 from . import catalogue, report
 from .session import Session
 

@@ -11,13 +11,13 @@ import torch
 
 from devtools.layout import ROOT
 
-from .._fidelity.captions import FIRST_SEED
-from .._fidelity.cases import Row
-from .._fidelity.store import Store
-from .._fidelity.summary import Measured, fewer_steps_at, measured
-from .._fidelity.tables import insert
 from .._measure import RESULTS, machine, rounded
 from .._tables import markdown
+from ..lab.captions import FIRST_SEED
+from ..lab.store import Store
+from ..lab.unet.cases import Row
+from ..lab.unet.summary import Measured, fewer_steps_at, measured
+from ..lab.unet.tables import insert
 from .cases import CATRow
 from .catalogue import build
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from atedm_core.dit.flops import TransformerStructure, transformer_flops
 
 from .. import _host, _peers
-from .._fidelity.captions import Caption
-from .._fidelity.cases import Sampling
-from .._fidelity.drawing import Conditioning, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
-from .._fidelity.session import Drawn
+from ..lab.captions import Caption
+from ..lab.drawing import Conditioning, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
+from ..lab.unet.cases import Sampling
+from ..lab.unet.session import Drawn
 from .cases import CATCase, CATPruning
 from .controls import selector
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from devtools.console import DevError
 
-from .._fidelity.measures import psnr
+from ..lab.measures import psnr
 
 REQUIREMENTS = ("torchmetrics[image]>=1.6,<2", "transformers>=4.40")
 CLIP_MODEL = "openai/clip-vit-base-patch32"

@@ -16,8 +16,8 @@ from atedm_core.unet.schedule import DSAPSchedule
 from atedm_core.unet.settings import PrunePoint, PruneSettings
 from demo.workflow import Node
 
-from .._fidelity.cases import PAPER_SCHEDULE, PAPER_SETTINGS
-from .._fidelity.flops import SDXL_LATENT, sdxl
+from ..lab.unet.cases import PAPER_SCHEDULE, PAPER_SETTINGS
+from ..lab.unet.flops import SDXL_LATENT, sdxl
 
 Method = Literal["full", "tome", "paper", "pack"]
 

@@ -16,9 +16,9 @@ from atedm_core.dit.selection import CATSelection, TokenSelector
 from benchmarks._cat import catalogue, command, controls, report
 from benchmarks._cat.cases import CATCase, CATPruning, CATRow
 from benchmarks._cat.session import Session
-from benchmarks._fidelity.captions import batch
-from benchmarks._fidelity.cases import Sampling
-from benchmarks._fidelity.summary import Measured
+from benchmarks.lab.captions import batch
+from benchmarks.lab.unet.cases import Sampling
+from benchmarks.lab.unet.summary import Measured
 from demo.transformer_store import TransformerConfig, write
 
 STEPS = Sampling(steps=6)

@@ -14,12 +14,13 @@ from atedm_core.unet.flops import unet_flops
 from atedm_core.unet.ranking import LayerAttention, rank_tokens
 from atedm_core.unet.schedule import DSAPSchedule
 from atedm_core.unet.settings import PruneSettings
-from benchmarks._fidelity import captions, catalogue, controls, flops, measures, tables
-from benchmarks._fidelity.cases import Case, Pruning, Row, Sampling
-from benchmarks._fidelity.session import Drawn, Trajectory
-from benchmarks._fidelity.store import Spot, Store
-from benchmarks._fidelity.summary import Measured, fewer_steps_at, lines, step_map
-from benchmarks._fidelity.sweep import missing, step_errors
+from benchmarks.lab import captions, measures
+from benchmarks.lab.store import Spot, Store
+from benchmarks.lab.sweep import missing, step_errors
+from benchmarks.lab.unet import catalogue, controls, flops, tables
+from benchmarks.lab.unet.cases import Case, Pruning, Row, Sampling
+from benchmarks.lab.unet.session import Drawn, Trajectory
+from benchmarks.lab.unet.summary import Measured, fewer_steps_at, lines, step_map
 from demo.scenes import Scene, draw, is_held_out
 
 ATTENDING = PruneSettings(ranking="self-attention")

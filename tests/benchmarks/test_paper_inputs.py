@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from test_paper_table import SDXL_NAMES, Run, run, safetensors
 
-from benchmarks import fidelity
 from benchmarks._paper import quality
 from benchmarks._paper.checkpoint import inspect
 from benchmarks._paper.command import asked_for
 from benchmarks._paper.prompts import read_prompts
+from benchmarks.lab.unet import fidelity
 from demo.store import DEFAULT_FILE
 from devtools.console import DevError
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .._tables import markdown
+from ..._tables import markdown
 from .summary import Line
 
 TITLES = {

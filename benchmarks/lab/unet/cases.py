@@ -10,7 +10,7 @@ from typing import Any
 from atedm_core.unet.schedule import PAPER_SCHEDULE, DSAPSchedule
 from atedm_core.unet.settings import PAPER_SETTINGS, PruneSettings
 
-from .captions import CaptionSet
+from ..captions import CaptionSet
 
 
 @dataclass(frozen=True)

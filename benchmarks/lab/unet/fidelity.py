@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ._fidelity import catalogue, report, timing
-from ._fidelity.captions import LARGEST_SET
-from ._fidelity.cases import Row
-from ._fidelity.session import Session
-from ._fidelity.store import HERE, Store
-from ._fidelity.sweep import bar, missing, run, run_in_processes
-from ._paper import command as paper
+from ..._paper import command as paper
+from ..captions import LARGEST_SET
+from ..store import HERE, Store
+from ..sweep import bar, missing, run, run_in_processes
+from . import catalogue, report, timing
+from .cases import Row
+from .session import Session
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -17,8 +17,8 @@ import numpy as np
 
 from .._measure import SCRATCH
 from .captions import CaptionSet
-from .cases import Case
-from .session import Drawn, Trajectory
+from .unet.cases import Case
+from .unet.session import Drawn, Trajectory
 
 HERE = SCRATCH / "fidelity"
 

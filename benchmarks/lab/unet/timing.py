@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from .._measure import interleave
-from .captions import batch
+from ..._measure import interleave
+from ..captions import batch
 from .cases import Case, Peer, Pruning, Sampling
 from .catalogue import PAPER
 from .session import Session

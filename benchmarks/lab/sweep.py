@@ -14,10 +14,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from .._measure import ROOT
 from .captions import BATCH, batch, batches
-from .cases import Case, Row, Sampling
 from .measures import compare
-from .session import Drawn, Session, Trajectory
 from .store import Spot, Store
+from .unet.cases import Case, Row, Sampling
+from .unet.session import Drawn, Session, Trajectory
 
 RECORDED = Sampling()
 """Unpruned runs of this sampling keep every step, for replays."""
@@ -134,7 +134,7 @@ def run_in_processes(rows: Sequence[Row], store: Store, workers: int, arguments:
     """The same in several processes of one thread each; `arguments` are the command line that gives the rows."""
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.fidelity", *arguments, "--part", f"{part}/{workers}"], cwd=ROOT
+            [sys.executable, "-m", "benchmarks.lab.unet.fidelity", *arguments, "--part", f"{part}/{workers}"], cwd=ROOT
         )
         for part in range(workers)
     ]

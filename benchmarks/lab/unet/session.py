@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from .. import _host, _peers
-from .captions import Caption
+from ... import _host, _peers
+from ..captions import Caption
+from ..drawing import Conditioning, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
 from .cases import Case, Peer, Pruning, Sampling
 from .controls import ranking
-from .drawing import Conditioning, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
 from .flops import Tape, demo_flops, sdxl_flops, sdxl_flops_with_tome
 
 CACHES = ("easy_cache", "lazy_cache")

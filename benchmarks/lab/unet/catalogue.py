@@ -12,7 +12,7 @@ from typing import Any
 from atedm_core.unet.schedule import PAPER_RATIO, DSAPSchedule
 from atedm_core.unet.settings import PRUNE_POINTS, RANKINGS, RECOVERIES, SELECTIONS, STAND_INS, PruneSettings
 
-from .captions import CaptionSet
+from ..captions import CaptionSet
 from .cases import PAPER_SCHEDULE, PAPER_SETTINGS, Case, Peer, Pruning, Row, Sampling
 from .controls import CONTROLS
 from .flops import planned_share, ratio_for, tome_share

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import _host
 from .captions import Caption
-from .cases import Sampling
+from .unet.cases import Sampling
 
 Conditioning = list[list[Any]]
 

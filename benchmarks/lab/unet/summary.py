@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .captions import BATCH
+from ..captions import BATCH
+from ..store import Store
+from ..sweep import spots
 from .cases import Case, Pruning, Row, Sampling
-from .store import Store
-from .sweep import spots
 
 Line = dict[str, Any]
 

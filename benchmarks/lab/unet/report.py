@@ -8,11 +8,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from .._measure import RESULTS, ROOT, machine, rounded
+from ..._measure import RESULTS, ROOT, machine, rounded
+from ..store import Store
 from . import plots, sheet, tables
 from .cases import Row
 from .session import Session
-from .store import Store
 from .summary import Line, lines, measured, step_map
 
 FOLDER = RESULTS / "fidelity"

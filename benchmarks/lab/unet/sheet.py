@@ -10,7 +10,7 @@ from PIL import Image
 
 from demo import pictures
 
-from .captions import CaptionSet, batch, batches
+from ..captions import CaptionSet, batch, batches
 from .cases import Case, Pruning, Sampling
 from .catalogue import BASE, PAPER, by_attention
 from .session import Session
