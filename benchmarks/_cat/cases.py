@@ -10,7 +10,7 @@ from typing import Any
 from atedm_core.dit.schedule import CATSchedule
 from atedm_core.dit.selection import CATSelection
 
-from ..lab.unet.cases import Peer, Row, Sampling
+from ..lab.cases import Peer, Sampling
 
 PUBLISHED_SELECTION = CATSelection()
 PUBLISHED_SCHEDULE = CATSchedule()
@@ -33,7 +33,7 @@ class CATPruning:
 
 @dataclass(frozen=True)
 class CATCase:
-    """One way to draw pictures, in the form that the fidelity lab's sweep runs.
+    """One way to draw pictures, as a `cases.Case`.
 
     Attributes:
         sampling: sampler and steps.
@@ -63,15 +63,3 @@ class CATCase:
         if self.peer is not None:
             told["peer"] = asdict(self.peer)
         return hashlib.sha1(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class CATRow(Row):
-    """A line of a table: a case, measured against the unpruned run of `reference`."""
-
-    case: CATCase  # type: ignore[assignment]
-
-    @property
-    def reference(self) -> CATCase:  # type: ignore[override]
-        """The unpruned run it is compared with; by default that of the same sampling."""
-        return CATCase(self.against or self.case.sampling)

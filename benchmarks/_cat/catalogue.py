@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..lab.captions import CaptionSet
-from ..lab.unet.cases import Peer, Sampling
-from .cases import PUBLISHED_SCHEDULE, PUBLISHED_SELECTION, CATCase, CATPruning, CATRow
+from ..lab.cases import Peer, Row, Sampling
+from .cases import PUBLISHED_SCHEDULE, PUBLISHED_SELECTION, CATCase, CATPruning
 
 STEPS = (8, 12, 20, 28)
 FEWER = {
@@ -84,12 +84,12 @@ BUDGETS: dict[str, CATPruning] = {
 LAZY = {"LazyCache 0.2": Peer("lazy_cache", (("threshold", 0.2),))}
 
 
-def build(captions: CaptionSet = "choose", count: int = COUNT) -> dict[str, list[CATRow]]:
+def build(captions: CaptionSet = "choose", count: int = COUNT) -> dict[str, list[Row]]:
     """Groups of rows by name, on one set of captions."""
 
-    def rows(group: str, steps: int, found: dict[str, CATPruning]) -> list[CATRow]:
+    def rows(group: str, steps: int, found: dict[str, CATPruning]) -> list[Row]:
         sampling = Sampling(steps)
-        made = [CATRow(group, name, CATCase(sampling, one), captions, count) for name, one in found.items()]
+        made = [Row(group, name, CATCase(sampling, one), captions, count) for name, one in found.items()]
         return made + fewer(group, steps, captions, count)
 
     groups = {f"cat {steps} steps": _by_steps(steps, captions, count, rows) for steps in STEPS}
@@ -100,30 +100,30 @@ def build(captions: CaptionSet = "choose", count: int = COUNT) -> dict[str, list
 
 
 def _by_steps(
-    steps: int, captions: CaptionSet, count: int, rows: Callable[[str, int, dict[str, CATPruning]], list[CATRow]]
-) -> list[CATRow]:
+    steps: int, captions: CaptionSet, count: int, rows: Callable[[str, int, dict[str, CATPruning]], list[Row]]
+) -> list[Row]:
     group, sampling = f"cat {steps} steps", Sampling(steps)
     held = CATCase(sampling, held=PUBLISHED_SCHEDULE.warmup_steps(steps))
     lazy = {name: CATCase(sampling, peer=peer) for name, peer in LAZY.items()}
     others = {"velocity held after the warm-up": held, **lazy}
     found = rows(group, steps, METHODS)
-    return found + [CATRow(group, name, case, captions, count) for name, case in others.items()]
+    return found + [Row(group, name, case, captions, count) for name, case in others.items()]
 
 
-def fewer(group: str, steps: int, captions: CaptionSet, count: int) -> list[CATRow]:
+def fewer(group: str, steps: int, captions: CaptionSet, count: int) -> list[Row]:
     """Unpruned runs of fewer steps, measured against the run of `steps`."""
     full = Sampling(steps)
     return [
-        CATRow(group, f"{number} steps", CATCase(Sampling(number)), captions, count, against=full)
+        Row(group, f"{number} steps", CATCase(Sampling(number)), captions, count, against=full)
         for number in FEWER[steps]
     ]
 
 
-def _against_long(captions: CaptionSet, count: int) -> list[CATRow]:
+def _against_long(captions: CaptionSet, count: int) -> list[Row]:
     """Pruned runs of every number of steps against the picture that many steps lead to."""
     group, full = "cat long", Sampling(LONG_STEPS)
     found = [
-        CATRow(group, f"{name}, {steps} steps", CATCase(Sampling(steps), METHODS[name]), captions, count, against=full)
+        Row(group, f"{name}, {steps} steps", CATCase(Sampling(steps), METHODS[name]), captions, count, against=full)
         for steps in STEPS
         for name in ("CAT Pruning, defaults", "round robin")
     ]

@@ -14,11 +14,10 @@ from devtools.layout import ROOT
 from .._measure import RESULTS, machine, rounded
 from .._tables import markdown
 from ..lab.captions import FIRST_SEED
+from ..lab.cases import Row
+from ..lab.document import insert
 from ..lab.store import Store
-from ..lab.unet.cases import Row
-from ..lab.unet.summary import Measured, fewer_steps_at, measured
-from ..lab.unet.tables import insert
-from .cases import CATRow
+from ..lab.summary import Measured, fewer_steps_at, measured
 from .catalogue import build
 
 FOLDER = RESULTS / "cat_fidelity"
@@ -98,7 +97,7 @@ def _gap(pair: Line | None, pictures: int) -> str:
     return "" if pair is None else f"{pair['median']:+.1f} ({pair['better']} of {pictures})"
 
 
-def collect(groups: dict[str, list[CATRow]], store: Store) -> dict[str, list[Line]]:
+def collect(groups: dict[str, list[Row]], store: Store) -> dict[str, list[Line]]:
     """Lines of every group of which anything has been measured."""
     found = {name: lines(measured(rows, store)) for name, rows in groups.items()}
     return {name: those for name, those in found.items() if those}

@@ -15,9 +15,8 @@ from atedm_core.dit.flops import TransformerStructure, transformer_flops
 
 from .. import _host, _peers
 from ..lab.captions import Caption
-from ..lab.drawing import Conditioning, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
-from ..lab.unet.cases import Sampling
-from ..lab.unet.session import Drawn
+from ..lab.cases import Sampling
+from ..lab.drawing import Conditioning, Drawn, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
 from .cases import CATCase, CATPruning
 from .controls import selector
 

@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 from atedm_core.unet.budget import Budget, solve_budget
 from atedm_core.unet.flops import unet_flops
-from atedm_core.unet.schedule import DSAPSchedule
-from atedm_core.unet.settings import PrunePoint, PruneSettings
+from atedm_core.unet.schedule import PAPER_SCHEDULE, DSAPSchedule
+from atedm_core.unet.settings import PAPER_SETTINGS, PrunePoint, PruneSettings
 from demo.workflow import Node
 
-from ..lab.unet.cases import PAPER_SCHEDULE, PAPER_SETTINGS
 from ..lab.unet.flops import SDXL_LATENT, sdxl
 
 Method = Literal["full", "tome", "paper", "pack"]

@@ -8,14 +8,42 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .. import _host
 from .captions import Caption
-from .unet.cases import Sampling
+from .cases import Sampling
 
 Conditioning = list[list[Any]]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Every step of a run: noise levels `[T]`, latents `[T, B, C, h, w]` and predictions of the clean one."""
+
+    sigmas: np.ndarray
+    latents: np.ndarray
+    predictions: np.ndarray
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch of pictures.
+
+    Attributes:
+        latents: `[B, C, h, w]` float32, final.
+        pictures: `[B, H, W, 3]` uint8.
+        info: per picture: `flops` on the demo model, `sdxl_flops` of the same decisions on SDXL at 1024 px (absent for
+            peers that change what a call costs), `calls` of the model, `seconds` of sampling.
+        trajectory: of an unpruned run that was recorded, or of a replay.
+    """
+
+    latents: np.ndarray
+    pictures: np.ndarray
+    info: dict[str, float]
+    trajectory: Trajectory | None = None
 
 
 def enter_quietly(threads: int) -> None:

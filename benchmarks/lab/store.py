@@ -15,12 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from .._measure import SCRATCH
 from .captions import CaptionSet
-from .unet.cases import Case
-from .unet.session import Drawn, Trajectory
-
-HERE = SCRATCH / "fidelity"
+from .cases import Case
+from .drawing import Drawn, Trajectory
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Store:
         OSError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path = HERE, worker: str = "0") -> None:
+    def __init__(self, folder: Path, worker: str = "0") -> None:
         self._folder = folder
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         self._own = folder / f"measures-{worker}.jsonl"

@@ -7,17 +7,27 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .._measure import ROOT
-from .captions import BATCH, batch, batches
+from .captions import BATCH, Caption, batch, batches
+from .cases import Case, Row, Sampling
+from .drawing import Drawn, Trajectory
 from .measures import compare
 from .store import Spot, Store
-from .unet.cases import Case, Row, Sampling
-from .unet.session import Drawn, Session, Trajectory
+
+
+class Session(Protocol):
+    """A model that is loaded and draws the cases of its lab."""
+
+    def draw(
+        self, case: Any, captions: tuple[Caption, ...], *, record: bool = False, shown: Trajectory | None = None
+    ) -> Drawn:
+        """A batch of pictures: a run whose every step is kept, or one that is shown the latents of another."""
+
 
 RECORDED = Sampling()
 """Unpruned runs of this sampling keep every step, for replays."""
@@ -130,12 +140,10 @@ def _drawn(case: Case, spot: Spot, store: Store, session: Session, shown: Trajec
     return drawn
 
 
-def run_in_processes(rows: Sequence[Row], store: Store, workers: int, arguments: Sequence[str]) -> None:
-    """The same in several processes of one thread each; `arguments` are the command line that gives the rows."""
+def run_in_processes(module: str, rows: Sequence[Row], store: Store, workers: int, arguments: Sequence[str]) -> None:
+    """The same in several processes of one thread each; `arguments` are those with which `module` runs the rows."""
     started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.lab.unet.fidelity", *arguments, "--part", f"{part}/{workers}"], cwd=ROOT
-        )
+        subprocess.Popen([sys.executable, "-m", module, *arguments, "--part", f"{part}/{workers}"], cwd=ROOT)
         for part in range(workers)
     ]
     try:

@@ -14,11 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from atedm_core.dit.selection import CATSelection, TokenSelector
 from benchmarks._cat import catalogue, command, controls, report
-from benchmarks._cat.cases import CATCase, CATPruning, CATRow
+from benchmarks._cat.cases import CATCase, CATPruning
 from benchmarks._cat.session import Session
 from benchmarks.lab.captions import batch
-from benchmarks.lab.unet.cases import Sampling
-from benchmarks.lab.unet.summary import Measured
+from benchmarks.lab.cases import Row, Sampling
+from benchmarks.lab.summary import Measured
 from demo.transformer_store import TransformerConfig, write
 
 STEPS = Sampling(steps=6)
@@ -140,7 +140,7 @@ def test_a_velocity_held_is_one_long_step(session: Session) -> None:
 
 def measured(name: str, psnr: list[float], share: float, steps: int = 20, fewer: bool = False) -> Measured:
     case = CATCase(Sampling(steps)) if fewer else CATCase(Sampling(20), CATPruning())
-    row = CATRow("g", name, case, count=len(psnr), against=Sampling(20) if fewer else None)
+    row = Row("g", name, case, count=len(psnr), against=Sampling(20) if fewer else None)
     rest = {"ssim": 1.0, "latent_error": 0.1, "same_scene": True, "right": True, "reference_right": True}
     return Measured(row, [{"psnr": value, "share": share, **rest} for value in psnr])
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.lab.cases import Sampling
 from benchmarks.lab.store import Spot, Store
 from benchmarks.lab.unet import fidelity, report
-from benchmarks.lab.unet.cases import Case, Pruning, Sampling
+from benchmarks.lab.unet.cases import Case, Pruning
 from benchmarks.lab.unet.catalogue import BASE, PAPER, by_attention
 from devtools.layout import current_host
 

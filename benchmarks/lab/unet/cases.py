@@ -1,4 +1,4 @@
-"""What is run: a way of sampling, and what is done to the model meanwhile. Plain data with a lasting key."""
+"""What is run on the U-Net: a way of sampling, and what is done to the model meanwhile. Data with a lasting key."""
 
 from __future__ import annotations
 
@@ -10,18 +10,7 @@ from typing import Any
 from atedm_core.unet.schedule import PAPER_SCHEDULE, DSAPSchedule
 from atedm_core.unet.settings import PAPER_SETTINGS, PruneSettings
 
-from ..captions import CaptionSet
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a picture is drawn; the defaults are those that the demo model was judged with."""
-
-    steps: int = 20
-    cfg: float = 4.0
-    sampler: str = "euler"
-    scheduler: str = "normal"
-    size: int = 256
+from ..cases import Peer, Sampling
 
 
 @dataclass(frozen=True)
@@ -40,16 +29,8 @@ class Pruning:
 
 
 @dataclass(frozen=True)
-class Peer:
-    """Another accelerator on the model, by the name of its function in `_peers`, and its arguments."""
-
-    name: str
-    arguments: tuple[tuple[str, float], ...] = ()
-
-
-@dataclass(frozen=True)
 class Case:
-    """One way to draw pictures.
+    """One way to draw pictures, as a `cases.Case`.
 
     Attributes:
         sampling: sampler and steps.
@@ -81,23 +62,6 @@ class Case:
         if self.replay:
             told["replay"] = True
         return hashlib.sha1(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of a table: a case, measured against the unpruned run of `reference`, on `count` captions of a set."""
-
-    group: str
-    name: str
-    case: Case
-    captions: CaptionSet = "choose"
-    count: int = 16
-    against: Sampling | None = None
-
-    @property
-    def reference(self) -> Case:
-        """The unpruned run it is compared with; by default that of the same sampling."""
-        return Case(self.against or self.case.sampling)
 
 
 def _told(value: Any, silent: Any) -> dict[str, Any]:

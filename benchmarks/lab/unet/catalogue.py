@@ -9,11 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from atedm_core.unet.schedule import PAPER_RATIO, DSAPSchedule
-from atedm_core.unet.settings import PRUNE_POINTS, RANKINGS, RECOVERIES, SELECTIONS, STAND_INS, PruneSettings
+from atedm_core.unet.schedule import PAPER_RATIO, PAPER_SCHEDULE, DSAPSchedule
+from atedm_core.unet.settings import (
+    PAPER_SETTINGS,
+    PRUNE_POINTS,
+    RANKINGS,
+    RECOVERIES,
+    SELECTIONS,
+    STAND_INS,
+    PruneSettings,
+)
 
 from ..captions import CaptionSet
-from .cases import PAPER_SCHEDULE, PAPER_SETTINGS, Case, Peer, Pruning, Row, Sampling
+from ..cases import Peer, Row, Sampling
+from .cases import Case, Pruning
 from .controls import CONTROLS
 from .flops import planned_share, ratio_for, tome_share
 

@@ -18,13 +18,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..._measure import SCRATCH
 from ..._paper import command as paper
 from ..captions import LARGEST_SET
-from ..store import HERE, Store
+from ..cases import Row
+from ..store import Store
 from ..sweep import bar, missing, run, run_in_processes
 from . import catalogue, report, timing
-from .cases import Row
 from .session import Session
+
+HERE = SCRATCH / "fidelity"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -96,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
     if not options.report and missing(rows, store):
         if options.workers > 1:
             passed = [one for one in arguments if one != "--fresh"]
-            run_in_processes(rows, store, options.workers, passed)
+            run_in_processes(__spec__.name, rows, store, options.workers, passed)
         else:
             with bar(rows, store) as tell:
                 run(rows, store, session, done=tell)

@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ..._measure import RESULTS, ROOT, machine, rounded
+from ..cases import Row
+from ..document import insert
 from ..store import Store
+from ..summary import Line, measured
 from . import plots, sheet, tables
-from .cases import Row
 from .session import Session
-from .summary import Line, lines, measured, step_map
+from .summary import lines, step_map
 
 FOLDER = RESULTS / "fidelity"
 DOCUMENT = ROOT / "docs" / "fidelity.md"
@@ -84,7 +86,7 @@ def draw_up() -> None:
     text = "\n\n".join(f"## {tables.TITLES[name]}\n\n{table}" for name, table in made.items() if saved[name])
     (FOLDER / "tables.md").write_text(f"# Fidelity\n\n{text}\n", encoding="utf-8")
     if DOCUMENT.exists():
-        tables.insert(DOCUMENT, made)
+        insert(DOCUMENT, made)
     if saved["ratio"]:
         plots.pareto(saved["ratio"], saved["peers"], FOLDER / "pareto.png")
     for name, plot in plots.PLOTS.items():

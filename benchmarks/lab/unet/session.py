@@ -9,47 +9,20 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ... import _host, _peers
 from ..captions import Caption
-from ..drawing import Conditioning, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
-from .cases import Case, Peer, Pruning, Sampling
+from ..cases import Peer, Sampling
+from ..drawing import Conditioning, Drawn, Texts, Trajectory, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
+from .cases import Case, Pruning
 from .controls import ranking
 from .flops import Tape, demo_flops, sdxl_flops, sdxl_flops_with_tome
 
 CACHES = ("easy_cache", "lazy_cache")
 """Peers that leave calls out and change nothing within one: their FLOPs follow from the calls that were made."""
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """Every step of a run: noise levels `[T]`, latents `[T, B, C, h, w]` and predictions of the clean one."""
-
-    sigmas: np.ndarray
-    latents: np.ndarray
-    predictions: np.ndarray
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A batch of pictures.
-
-    Attributes:
-        latents: `[B, C, h, w]` float32, final.
-        pictures: `[B, H, W, 3]` uint8.
-        info: per picture: `flops` on the demo model, `sdxl_flops` of the same decisions on SDXL at 1024 px (absent for
-            peers that change what a call costs), `calls` of the U-Net, `seconds` of sampling.
-        trajectory: of an unpruned run that was recorded, or of a replay.
-    """
-
-    latents: np.ndarray
-    pictures: np.ndarray
-    info: dict[str, float]
-    trajectory: Trajectory | None = None
 
 
 @dataclass

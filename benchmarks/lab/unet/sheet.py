@@ -11,7 +11,8 @@ from PIL import Image
 from demo import pictures
 
 from ..captions import CaptionSet, batch, batches
-from .cases import Case, Pruning, Sampling
+from ..cases import Sampling
+from .cases import Case, Pruning
 from .catalogue import BASE, PAPER, by_attention
 from .session import Session
 

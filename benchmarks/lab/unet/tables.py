@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ..._tables import markdown
-from .summary import Line
+from ..summary import Line
 
 TITLES = {
     "main": "The defaults, the paper's recipe and the controls",
@@ -73,23 +71,6 @@ def step_table(found: Sequence[Line], kind: str) -> str:
         rows.append([f"{sampler}, {ranking}, {ratio:g}", f"{sum(shares) / len(shares):.0%}", *cells])
     head = [f"nearer to the {STEP_KINDS[kind]}, dB", "FLOPs on SDXL", *(f"{number} steps" for number in steps)]
     return markdown(head, rows) + f"\n\n{max(line.get('pictures', 0) for line in found)} captions."
-
-
-def insert(document: Path, tables: dict[str, str]) -> None:
-    """Put tables between `<!-- table NAME -->` and `<!-- end -->` of a document.
-
-    Raises:
-        ValueError: the document asks for a table that there is not.
-    """
-    text = document.read_text(encoding="utf-8")
-
-    def fill(found: re.Match[str]) -> str:
-        name = found.group(1)
-        if name not in tables:
-            raise ValueError(f"{document.name} asks for a table {name!r}; there are {', '.join(tables)}")
-        return f"<!-- table {name} -->\n\n{tables[name]}\n\n<!-- end -->"
-
-    document.write_text(re.sub(r"<!-- table (\S+) -->.*?<!-- end -->", fill, text, flags=re.S), encoding="utf-8")
 
 
 def _place(line: Line) -> tuple[str, str, float]:

@@ -12,7 +12,8 @@ import torch
 
 from ..._measure import interleave
 from ..captions import batch
-from .cases import Case, Peer, Pruning, Sampling
+from ..cases import Peer, Sampling
+from .cases import Case, Pruning
 from .catalogue import PAPER
 from .session import Session
 
