@@ -73,7 +73,7 @@ def test_all_for_an_accelerator_is_one_command_that_ends_in_time(tmp_path):
 
 
 def run_cat(folder, *arguments: str) -> tuple[str, dict]:
-    command = [sys.executable, "-m", "benchmarks.cat", "--tiny", "--dtype", "float32", "--results", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.speed.cat", "--tiny", "--dtype", "float32", "--results", str(folder)]
     command += ["--rounds", "1", "--steps", "4", "--threads", "1", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,25 +1,26 @@
-"""`python dev.py bench cat --fidelity`: see `main`."""
+"""How far CAT Pruning's pictures are from the unpruned ones, beside every simpler way to spend as little.
+
+    python dev.py bench cat_fidelity [--groups "cat 20 steps" ...] [--set confirm]    (docs/cat_fidelity.md)
+
+Pictures of the demo's transformer. What is drawn is kept at once in benchmarks/out/cat_fidelity, and the same command
+goes on after an interruption. Tables go to benchmarks/results/cat_fidelity, and into docs/cat_fidelity.md.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .._measure import SCRATCH
-from ..lab.captions import LARGEST_SET
-from ..lab.store import Store
-from ..lab.sweep import bar, missing, run
+from ..._measure import SCRATCH
+from ..captions import LARGEST_SET
+from ..store import Store
+from ..sweep import bar, missing, run
 from . import catalogue, report
 from .session import Session
 
 HERE = SCRATCH / "cat_fidelity"
-FLAG = "--fidelity"
-
-
-def asked_for(arguments: Sequence[str]) -> bool:
-    """Whether pictures are wanted, not seconds."""
-    return FLAG in arguments
 
 
 def part_of(text: str) -> tuple[int, int]:
@@ -36,8 +37,7 @@ def part_of(text: str) -> tuple[int, int]:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog=f"dev.py bench cat {FLAG}", description=main.__doc__)
-    parser.add_argument(FLAG, action="store_true", help="pictures, not seconds")
+    parser = argparse.ArgumentParser(prog="dev.py bench cat_fidelity", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--groups", nargs="+", help="tables to make; default all")
     parser.add_argument("--set", choices=["choose", "confirm"], default="choose", help="captions")
     parser.add_argument("--captions", type=int, default=catalogue.COUNT, help="of every row")
@@ -60,10 +60,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """How far CAT Pruning's pictures are from the unpruned ones, beside every simpler way to spend as little.
-
-    What is drawn is kept at once, and the same command goes on after an interruption.
-    """
+    """Run what is missing, then show and save the tables."""
     options = parse(arguments)
     groups = catalogue.build(options.set, options.captions)
     groups = {name: rows for name, rows in groups.items() if name in (options.groups or groups)}
@@ -92,3 +89,11 @@ def about() -> dict[str, object]:
     config, weights, training = read()
     count = sum(weight.numel() for name, weight in weights.items() if name != "pos_embed")
     return {"weights": count, "blocks": config.blocks, "width": config.width, **training}
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on where it stopped.", file=sys.stderr)
+        sys.exit(130)

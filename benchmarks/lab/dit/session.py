@@ -13,10 +13,10 @@ from torch import Tensor
 
 from atedm_core.dit.flops import TransformerStructure, transformer_flops
 
-from .. import _host, _peers
-from ..lab.captions import Caption
-from ..lab.cases import Sampling
-from ..lab.drawing import Conditioning, Drawn, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
+from ... import _host, _peers
+from ..captions import Caption
+from ..cases import Sampling
+from ..drawing import Conditioning, Drawn, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
 from .cases import CATCase, CATPruning
 from .controls import selector
 

@@ -10,7 +10,7 @@ from typing import Any
 from atedm_core.dit.schedule import CATSchedule
 from atedm_core.dit.selection import CATSelection
 
-from ..lab.cases import Peer, Sampling
+from ..cases import Peer, Sampling
 
 PUBLISHED_SELECTION = CATSelection()
 PUBLISHED_SCHEDULE = CATSchedule()

@@ -11,13 +11,13 @@ import torch
 
 from devtools.layout import ROOT
 
-from .._measure import RESULTS, machine, rounded
-from .._tables import markdown
-from ..lab.captions import FIRST_SEED
-from ..lab.cases import Row
-from ..lab.document import insert
-from ..lab.store import Store
-from ..lab.summary import Measured, fewer_steps_at, measured
+from ..._measure import RESULTS, machine, rounded
+from ..._tables import markdown
+from ..captions import FIRST_SEED
+from ..cases import Row
+from ..document import insert
+from ..store import Store
+from ..summary import Measured, fewer_steps_at, measured
 from .catalogue import build
 
 FOLDER = RESULTS / "cat_fidelity"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..lab.captions import CaptionSet
-from ..lab.cases import Peer, Row, Sampling
+from ..captions import CaptionSet
+from ..cases import Peer, Row, Sampling
 from .cases import PUBLISHED_SCHEDULE, PUBLISHED_SELECTION, CATCase, CATPruning
 
 STEPS = (8, 12, 20, 28)

@@ -1,7 +1,6 @@
 """CAT Pruning: seconds of a run and of a pruned step, beside the unpruned model, LazyCache and fewer steps.
 
     python dev.py bench cat [--model sd3] [--sizes 512 1024] [--steps 28] [--rounds 5] [--dtype bfloat16]
-    python dev.py bench cat --fidelity [--groups "cat 20 steps" ...] [--set confirm]    (docs/cat_fidelity.md)
 
 Full-size models with random weights, in ComfyUI's own sampler (euler, with guidance). The contenders take turns, run by
 run, in one process. A speed-up is the median over rounds of the ratio of times; the first call of a run is left out.
@@ -13,7 +12,6 @@ work costs.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +21,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from . import _host
-from ._cat import command as pictures
-from ._cat.speed import PAPER_STEPS, measure
-from ._measure import RESULTS, SCRATCH, machine, pick_device, save
+from .. import _host
+from .._measure import RESULTS, SCRATCH, machine, pick_device, save
+from .cat_steps import PAPER_STEPS, measure
 
 
 def show(rows: list[dict[str, Any]], where: dict[str, Any], steps: int) -> None:
@@ -57,9 +54,7 @@ def show(rows: list[dict[str, Any]], where: dict[str, Any], steps: int) -> None:
 
 
 def main() -> None:
-    """Parse, measure, print, save; with --fidelity, pictures instead of seconds."""
-    if pictures.asked_for(sys.argv[1:]):
-        sys.exit(pictures.main(sys.argv[1:]))
+    """Parse, measure, print, save."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", choices=["sd3", "pixart"], default="sd3")
     parser.add_argument("--sizes", type=int, nargs="+", help="edges in pixels; default 512, or 512 and 1024 on a GPU")
