@@ -2,7 +2,6 @@
 
     python dev.py bench fidelity [--groups main selection ...] [--captions 64] [--workers 2]
     python dev.py bench fidelity --quick
-    python dev.py bench fidelity --checkpoint FILE --prompts FILE ...    (docs/real_checkpoint.md)
 
 Pictures of the demo model, in ComfyUI's own sampler. What is drawn and measured is kept at once in
 benchmarks/out/fidelity, and the same command goes on after an interruption. Tables and plots go to
@@ -19,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..._measure import SCRATCH
-from ..._paper import command as paper
 from ..captions import LARGEST_SET
 from ..cases import Row
 from ..store import Store
@@ -69,9 +67,7 @@ def chosen(options: argparse.Namespace, session: Session) -> dict[str, list[Row]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what is missing, then show and save the tables; with a checkpoint, the paper's table on it instead."""
-    if paper.asked_for(arguments):
-        return paper.main(arguments)
+    """Run what is missing, then show and save the tables."""
     options = parse(arguments)
     worker, workers = (int(number) for number in (options.part or "0/1").split("/"))
     try:

@@ -22,7 +22,7 @@ from devtools.console import DevError, say
 from devtools.layout import Host
 from devtools.server import Server
 
-from .checkpoint import DEMO_LOADER, LOADER, Checkpoint
+from .checkpoint_file import DEMO_LOADER, LOADER, Checkpoint
 from .rows import APPLY, BUDGET, SCHEDULE, TOME, inputs_with_defaults
 from .workflows import NODES, PICTURE, probe
 

@@ -57,7 +57,7 @@ def inspect(file: Path) -> Checkpoint:
         DevError: there is no such file, it is damaged, or is no whole checkpoint with a U-Net.
     """
     if not file.is_file():
-        raise DevError(f"--checkpoint {file}: there is no such file. Name a checkpoint such as SDXL's .safetensors.")
+        raise DevError(f"checkpoint {file}: there is no such file. Name a checkpoint such as SDXL's .safetensors.")
     size = file.stat().st_size
     if file.suffix.lower() in OTHER_SUFFIXES:
         return Checkpoint(file, size, "other")
@@ -67,7 +67,7 @@ def inspect(file: Path) -> Checkpoint:
     missing = [part for part, starts in PARTS.items() if not any(name.startswith(starts) for name in header)]
     if missing:
         raise DevError(
-            f"--checkpoint {file} lacks {' and '.join(missing)}: it holds {_examples(header)}. AT-EDM works on "
+            f"checkpoint {file} lacks {' and '.join(missing)}: it holds {_examples(header)}. AT-EDM works on "
             "U-Nets (SDXL, SD 1.x, SD 2.x); name a whole checkpoint of such a model, with text encoder and VAE."
         )
     shape = header.get(SDXL_SIGN, {}).get("shape")
@@ -80,7 +80,7 @@ def read_header(file: Path) -> dict[str, Any]:
     Raises:
         DevError: it is none, or its end is missing.
     """
-    fault = f"--checkpoint {file} is not a whole safetensors file"
+    fault = f"checkpoint {file} is not a whole safetensors file"
     try:
         with file.open("rb") as content:
             length = int.from_bytes(content.read(8), "little")
@@ -91,7 +91,7 @@ def read_header(file: Path) -> dict[str, Any]:
             raise ValueError("its header is no table of contents")
         ends = [one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"]
     except OSError as error:
-        raise DevError(f"--checkpoint {file} cannot be read: {error.strerror or error}.") from error
+        raise DevError(f"checkpoint {file} cannot be read: {error.strerror or error}.") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise DevError(f"{fault} ({error}). Name a checkpoint, or fetch it again.") from error
     wanted = 8 + length + max(ends, default=0)

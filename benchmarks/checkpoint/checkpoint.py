@@ -1,6 +1,6 @@
 """The paper's table on a real checkpoint: SDXL in full, ToMe and AT-EDM at the paper's FLOPs, the pack's own defaults.
 
-    python dev.py bench fidelity --checkpoint FILE --prompts FILE [--images DIR] [--server URL ...] [--out FOLDER]
+    python dev.py bench checkpoint FILE --prompts FILE [--images DIR] [--server URL ...] [--out FOLDER]
 
 An interrupted run goes on with the same command. docs/real_checkpoint.md says more.
 """
@@ -24,7 +24,7 @@ from devtools.layout import current_host
 
 from .._measure import SCRATCH, pick_device
 from . import quality, table
-from .checkpoint import Checkpoint, inspect
+from .checkpoint_file import Checkpoint, inspect
 from .draw import Patience, draw_all
 from .prompts import read_prompts
 from .rows import BY_ID, TABLE, Plan, Row, not_settable, plan
@@ -33,20 +33,14 @@ from .store import Store
 from .work import Picture, Work
 from .workflows import PAPER_SAMPLING, picture
 
-FLAGS = ("--checkpoint", "--prompts")
 TIMEOUT = 1800.0
-
-
-def asked_for(arguments: Sequence[str]) -> bool:
-    """Whether a command line means this table and not the lab on the demo model."""
-    return any(argument.split("=", 1)[0] in FLAGS for argument in arguments)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="dev.py bench fidelity", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="dev.py bench checkpoint", description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="SDXL's .safetensors, or the demo model's")
+    add("checkpoint", type=Path, metavar="FILE", help="SDXL's .safetensors, or the demo model's")
     add("--prompts", type=Path, help="one a line in UTF-8, a JSON list, or COCO's captions_*.json")
     add("--count", type=int, help="of prompts, from the first on; default all")
     add("--images", type=Path, help="folder of real pictures, for FID")
@@ -220,3 +214,11 @@ def main(arguments: Sequence[str], patience: Patience | None = None) -> int:
     except DevError as error:
         print(f"\nStopped: {error}", file=sys.stderr)
         return 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on where it stopped.", file=sys.stderr)
+        sys.exit(130)
