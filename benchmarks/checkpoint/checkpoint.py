@@ -22,7 +22,7 @@ from demo.workflow import Sampling, Workflow
 from devtools.console import DevError, say
 from devtools.layout import current_host
 
-from .._measure import SCRATCH, pick_device
+from ..measure import SCRATCH, pick_device
 from . import quality, table
 from .checkpoint_file import Checkpoint, inspect
 from .draw import Patience, draw_all

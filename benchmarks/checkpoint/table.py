@@ -9,7 +9,7 @@ from typing import Any
 
 from devtools.console import say
 
-from .._tables import markdown, show
+from ..printing import markdown, show
 from .quality import Scorer, distances
 from .rows import BY_ID, Row
 from .store import Store

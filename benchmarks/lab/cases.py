@@ -21,7 +21,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Peer:
-    """Another accelerator on the model, by the name of its function in `_peers`, and its arguments."""
+    """Another accelerator on the model, by the name of its function in `peers`, and its arguments."""
 
     name: str
     arguments: tuple[tuple[str, float], ...] = ()

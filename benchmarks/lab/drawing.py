@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import _host
+from .. import host
 from .captions import Caption
 from .cases import Sampling
 
@@ -49,11 +49,11 @@ class Drawn:
 def enter_quietly(threads: int) -> None:
     """ComfyUI on this many threads of the CPU, without progress bars and without a line for every run, of thousands."""
     torch.set_num_threads(threads)
-    _host.enter(torch.device("cpu"))
+    host.enter(torch.device("cpu"))
     import comfy.utils
 
     comfy.utils.set_progress_bar_enabled(False)
-    logging.getLogger(_host.PACK_NAME).setLevel(logging.ERROR)
+    logging.getLogger(host.PACK_NAME).setLevel(logging.ERROR)
     logging.getLogger().setLevel(logging.WARNING)
 
 

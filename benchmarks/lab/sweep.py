@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .._measure import ROOT
+from ..measure import ROOT
 from .captions import BATCH, Caption, batch, batches
 from .cases import Case, Row, Sampling
 from .drawing import Drawn, Trajectory

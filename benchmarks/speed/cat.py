@@ -21,8 +21,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from .. import _host
-from .._measure import RESULTS, SCRATCH, machine, pick_device, save
+from .. import host
+from ..measure import RESULTS, SCRATCH, machine, pick_device, save
 from .cat_steps import PAPER_STEPS, measure
 
 
@@ -81,9 +81,9 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     if options.processor_time and (device.type != "cpu" or torch.get_num_threads() > 1):
         parser.error("--processor-time counts all threads together: it is for the CPU with --threads 1")
-    _host.enter(device)
+    host.enter(device)
     started = time.perf_counter()
-    model = _host.random_model(options.model, getattr(torch, options.dtype), options.tiny)
+    model = host.random_model(options.model, getattr(torch, options.dtype), options.tiny)
     print(f"{options.model} built in {time.perf_counter() - started:.0f} s")
     # PixArt cannot place tokens below some 300 px
     usual = [512] if options.tiny or device.type == "cpu" else [512, 1024]

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from .. import _host
-from .._measure import seconds, synchronize
+from .. import host
+from ..measure import seconds, synchronize
 
 PAPER_STEPS = 28
 CHOICES_TIMED = 5
@@ -41,7 +41,7 @@ def call_seconds(model: Any, size: int, options: argparse.Namespace, device: tor
     timer = CallTimer(device, clock_of(options))
     timed = model.clone()
     timed.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "timer", timer)
-    _host.sample_latent(timed, (size, size), options.steps, options.cfg, device)
+    host.sample_latent(timed, (size, size), options.steps, options.cfg, device)
     return timer.seconds
 
 
@@ -54,14 +54,14 @@ def contenders(model: Any, selection: Any, schedule: Any) -> dict[str, Any]:
     """The unpruned model, the pruned one, and the one with ComfyUI's step cache."""
     from comfy_extras.nodes_easycache import LazyCacheNode
 
-    pruned = _host.pack("patches.dit.apply").apply_cat(model, selection, schedule)
+    pruned = host.pack("patches.dit.apply").apply_cat(model, selection, schedule)
     cached = LazyCacheNode.execute(model, reuse_threshold=0.2, start_percent=0.15, end_percent=0.95, verbose=False)
     return {"unpruned": model, "CAT Pruning": pruned, "LazyCache": cached.result[0]}
 
 
 def choice_seconds(selection: Any, grid: tuple[int, int], device: torch.device, clock: Clock) -> float:
     """Median seconds of observing a step and choosing the next set, for one picture."""
-    selector = _host.pack("atedm_core.dit.selection").TokenSelector(selection, grid)
+    selector = host.pack("atedm_core.dit.selection").TokenSelector(selection, grid)
     generator = torch.Generator().manual_seed(0)
     noise = [torch.randn(1, grid[0] * grid[1], 64, generator=generator).to(device) for _ in range(3)]
     for one in noise[:2]:
@@ -84,8 +84,8 @@ def measure(
     keep: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """Times of all contenders at one size, and what follows from them; told to `keep` after every round."""
-    selection = _host.pack("atedm_core.dit.selection").CATSelection(options.keep)
-    schedule = _host.pack("atedm_core.dit.schedule").CATSchedule(least_full_steps=2)
+    selection = host.pack("atedm_core.dit.selection").CATSelection(options.keep)
+    schedule = host.pack("atedm_core.dit.schedule").CATSchedule(least_full_steps=2)
     runs: dict[str, list[list[float]]] = {}
     named = contenders(model, selection, schedule)
     if options.alone:
@@ -111,15 +111,15 @@ def figures(
 ) -> dict[str, Any]:
     """What follows from the seconds of all calls of all runs so far, beside what FLOPs allow."""
     inner = model.model.diffusion_model
-    family = _host.pack("patches.dit.families").family_of(inner)
+    family = host.pack("patches.dit.families").family_of(inner)
     grid = family.grid(inner, (size // 8, size // 8))
     unpruned = [statistics.mean(calls[1:]) for calls in runs["unpruned"]]
     pruned = [statistics.mean(calls[full_steps:]) for calls in runs["CAT Pruning"]]
     ratios = [full / less for full, less in zip(unpruned, pruned, strict=True)]
-    cost = _host.pack("atedm_core.dit.flops")
+    cost = host.pack("atedm_core.dit.flops")
     structure, tokens = family.structure(inner), grid[0] * grid[1]
-    text, kept = _host.INPUTS[type(model.model).__name__].tokens, selection.kept(tokens)
-    paper = _host.pack("atedm_core.dit.schedule").CATSchedule()
+    text, kept = host.INPUTS[type(model.model).__name__].tokens, selection.kept(tokens)
+    paper = host.pack("atedm_core.dit.schedule").CATSchedule()
     given = structure, tokens, text
     composed = speed_up_of_a_run(statistics.median(ratios), PAPER_STEPS, paper.warmup_steps(PAPER_STEPS))
     row = {

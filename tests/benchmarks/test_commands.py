@@ -16,7 +16,7 @@ QUICK = ["--rounds", "1", "--steps", "3"]
 
 
 def run(name: str, folder, *arguments: str) -> tuple[str, list[dict]]:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *TINY, "--results", str(folder), *arguments]
+    command = [sys.executable, "-m", f"benchmarks.speed.{name}", *TINY, "--results", str(folder), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]

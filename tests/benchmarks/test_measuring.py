@@ -6,18 +6,19 @@ import itertools
 import pytest
 import torch
 
-from benchmarks import _host, random_models, tables
-from benchmarks._contenders import POINTS, ideal_speed_up, peers, pruned, stacked, unpruned
-from benchmarks._measure import interleave, peak_tensor_bytes
-from benchmarks._tables import markdown
-from benchmarks.overhead import OperationCounter, Stopwatch
+from benchmarks import host, random_models
+from benchmarks.measure import interleave, peak_tensor_bytes
+from benchmarks.printing import markdown
+from benchmarks.speed import tables
+from benchmarks.speed.contenders import POINTS, ideal_speed_up, peers, pruned, stacked, unpruned
+from benchmarks.speed.overhead import OperationCounter, Stopwatch
 
 CPU = torch.device("cpu")
 
 
 def test_a_disturbed_round_does_not_move_the_ratio(monkeypatch):
     durations = itertools.cycle([2.0, 1.0] * 3 + [20.0, 10.0])
-    monkeypatch.setattr("benchmarks._measure.seconds", lambda work, device: next(durations))
+    monkeypatch.setattr("benchmarks.measure.seconds", lambda work, device: next(durations))
     pair = interleave(lambda: None, lambda: None, 5, CPU)
     assert (pair.a, pair.b, pair.ratio) == (2.0, 1.0, 2.0)
 
@@ -48,11 +49,11 @@ def test_a_part_inside_another_counts_once():
 
 
 def test_every_peer_and_every_stack_has_an_effect(comfyui):
-    model = _host.random_model("sdxl", torch.float32, tiny=True)
+    model = host.random_model("sdxl", torch.float32, tiny=True)
 
     @functools.cache
     def picture(which, steps):
-        return _host.sample_latent(which, (512, 512), steps, 1.0, CPU)[0]
+        return host.sample_latent(which, (512, 512), steps, 1.0, CPU)[0]
 
     for contender in [*peers(model), *stacked(model, 0.63), *pruned(model, 0.63, list(POINTS))]:
         steps = 6 if "Cache" in contender.name else 2
@@ -92,7 +93,7 @@ def test_pruning_adds_nothing_to_peak_memory(comfyui):
 
     def peak(contender) -> int:
         def run() -> None:
-            _host.sample_latent(contender.model, (256, 256), 1, 1.0, CPU)
+            host.sample_latent(contender.model, (256, 256), 1, 1.0, CPU)
 
         run()  # loads the weights and tries the kernels
         return peak_tensor_bytes(run, CPU)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..._measure import SCRATCH
+from ...measure import SCRATCH
 from ..captions import LARGEST_SET
 from ..store import Store
 from ..sweep import bar, missing, run

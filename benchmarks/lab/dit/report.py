@@ -11,8 +11,8 @@ import torch
 
 from devtools.layout import ROOT
 
-from ..._measure import RESULTS, machine, rounded
-from ..._tables import markdown
+from ...measure import RESULTS, machine, rounded
+from ...printing import markdown
 from ..captions import FIRST_SEED
 from ..cases import Row
 from ..document import insert

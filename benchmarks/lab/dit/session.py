@@ -13,7 +13,7 @@ from torch import Tensor
 
 from atedm_core.dit.flops import TransformerStructure, transformer_flops
 
-from ... import _host, _peers
+from ... import host, peers
 from ..captions import Caption
 from ..cases import Sampling
 from ..drawing import Conditioning, Drawn, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
@@ -72,7 +72,7 @@ class Session:
     def structure(self) -> TransformerStructure:
         """The transformer as costs see it; the pack's own description counts SD3's channels and summary."""
         inner = self.model.model.diffusion_model
-        cost = _host.pack("atedm_core.dit.flops")
+        cost = host.pack("atedm_core.dit.flops")
         full = cost.sd3_structure(
             inner.hidden_size, len(inner.joint_blocks), 0, inner.context_embedder.in_features, inner.in_channels
         )
@@ -84,7 +84,7 @@ class Session:
         if case.pruning is not None:
             return _pruned(self.model, case.pruning)
         if case.peer is not None:
-            return getattr(_peers, case.peer.name)(self.model, **dict(case.peer.arguments))
+            return getattr(peers, case.peer.name)(self.model, **dict(case.peer.arguments))
         return self.model
 
     def _sample(
@@ -108,7 +108,7 @@ class Session:
 
 def _pruned(model: Any, pruning: CATPruning) -> Any:
     # the pack under its own name has classes of its own
-    selection = _host.pack("atedm_core.dit.selection").CATSelection(**asdict(pruning.selection))
-    schedule = _host.pack("atedm_core.dit.schedule").CATSchedule(**asdict(pruning.schedule))
-    select = selector(pruning.control, _host.pack("atedm_core.dit.selection").TokenSelector)
-    return _host.pack("patches.dit.apply").apply_cat(model, selection, schedule, select=select)
+    selection = host.pack("atedm_core.dit.selection").CATSelection(**asdict(pruning.selection))
+    schedule = host.pack("atedm_core.dit.schedule").CATSchedule(**asdict(pruning.schedule))
+    select = selector(pruning.control, host.pack("atedm_core.dit.selection").TokenSelector)
+    return host.pack("patches.dit.apply").apply_cat(model, selection, schedule, select=select)

@@ -77,7 +77,7 @@ def build(progress: Progress, sizes: Sizes) -> dict[str, list[Row]]:
         "points": _points(sizes, solve),
         "ratio": _ratio(sizes),
         "steps": _steps(sizes),
-        "peers": _peers(sizes, solve),
+        "peers": peers(sizes, solve),
         "ranking": _ranking(sizes),
         "levels": _levels(sizes, solve),
         "samplers": _samplers(sizes),
@@ -278,7 +278,7 @@ def _steps(sizes: Sizes) -> list[Row]:
     return rows
 
 
-def _peers(sizes: Sizes, solve: _Solver) -> list[Row]:
+def peers(sizes: Sizes, solve: _Solver) -> list[Row]:
     """Beside the defaults at the FLOPs that ToMe takes on SDXL, and fewer steps; EasyCache alone and stacked."""
     strengths: dict[str, list[tuple[tuple[str, float], ...]]] = {
         "tome": [(("ratio", ratio),) for ratio in (0.25, 0.5, 0.75)],

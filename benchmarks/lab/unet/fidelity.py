@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..._measure import SCRATCH
+from ...measure import SCRATCH
 from ..captions import LARGEST_SET
 from ..cases import Row
 from ..store import Store

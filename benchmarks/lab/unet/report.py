@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ..._measure import RESULTS, ROOT, machine, rounded
+from ...measure import RESULTS, ROOT, machine, rounded
 from ..cases import Row
 from ..document import insert
 from ..store import Store

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from ... import _host, _peers
+from ... import host, peers
 from ..captions import Caption
 from ..cases import Peer, Sampling
 from ..drawing import Conditioning, Drawn, Texts, Trajectory, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
@@ -61,7 +61,7 @@ class Session:
 
     def progress(self, sampling: Sampling, landmark: float = 0.3) -> list[float]:
         """Progress at each step, as the pack sees it."""
-        module = _host.pack("patches.host.progress")
+        module = host.pack("patches.host.progress")
         to_sigma = module.percent_to_sigma_on_cpu(self.model.get_model_object("model_sampling"))
         return [
             module.progress_of(sigma, to_sigma, landmark) for sigma in sigmas_of(self.model, sampling).tolist()[:-1]
@@ -133,7 +133,7 @@ class Session:
 
     def structure(self) -> Any:
         """The demo model as costs see it."""
-        module = _host.pack("patches.unet.structure")
+        module = host.pack("patches.unet.structure")
         return module.describe_unet(module.supported_unet(self.model))
 
     def _patched(self, case: Case, observer: _Observer) -> Any:
@@ -141,10 +141,10 @@ class Session:
         if case.pruning is not None:
             model = _pruned(model, case.pruning)
         if case.peer is not None:
-            model = getattr(_peers, case.peer.name)(model, **dict(case.peer.arguments))
+            model = getattr(peers, case.peer.name)(model, **dict(case.peer.arguments))
         model = model.clone()
         options = model.model_options.setdefault("transformer_options", {})
-        options[_host.pack("patches.unet.run").OBSERVERS_KEY] = [observer]
+        options[host.pack("patches.unet.run").OBSERVERS_KEY] = [observer]
         return model
 
     def _sampler(self, sampling: Sampling, noise: Tensor, captions: tuple[Caption, ...]) -> Any:
@@ -195,10 +195,10 @@ class Session:
 
 def _pruned(model: Any, pruning: Pruning) -> Any:
     # the pack under its own name has classes of its own
-    schedule = _host.pack("atedm_core.unet.schedule").DSAPSchedule(**asdict(pruning.schedule))
-    settings = _host.pack("atedm_core.unet.ranking").PruneSettings(**asdict(pruning.settings))
-    rank = ranking(pruning.control, _host.pack("atedm_core.unet.ranking").rank_tokens)
-    return _host.pack("patches.unet.apply").apply_atedm(model, schedule, settings, rank=rank)
+    schedule = host.pack("atedm_core.unet.schedule").DSAPSchedule(**asdict(pruning.schedule))
+    settings = host.pack("atedm_core.unet.ranking").PruneSettings(**asdict(pruning.settings))
+    rank = ranking(pruning.control, host.pack("atedm_core.unet.ranking").rank_tokens)
+    return host.pack("patches.unet.apply").apply_atedm(model, schedule, settings, rank=rank)
 
 
 def _needs_counting(peer: Peer | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..._tables import markdown
+from ...printing import markdown
 from ..summary import Line
 
 TITLES = {

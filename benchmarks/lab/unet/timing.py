@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..._measure import interleave
+from ...measure import interleave
 from ..captions import batch
 from ..cases import Peer, Sampling
 from .cases import Case, Pruning

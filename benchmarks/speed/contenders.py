@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from . import _host
-from ._peers import PEERS
+from .. import host
+from ..peers import PEERS
 
 UNPRUNED = "unpruned"
 POINTS = ("after first layer", "inside first layer", "block start")
@@ -53,20 +53,20 @@ def stacked(model: Any, ratio: float) -> list[Contender]:
 
 def apply(model: Any, ratio: float, point: str) -> Any:
     """AT-EDM with its default settings at one pruning point, all blocks pruned from the first step on."""
-    settings = _host.pack("atedm_core.unet.ranking").PruneSettings(prune_from=point)
-    schedule = _host.pack("atedm_core.unet.schedule").DSAPSchedule(prune_ratio=ratio, early_percent=0.0)
-    return _host.pack("patches.unet.apply").apply_atedm(model, schedule, settings)
+    settings = host.pack("atedm_core.unet.ranking").PruneSettings(prune_from=point)
+    schedule = host.pack("atedm_core.unet.schedule").DSAPSchedule(prune_ratio=ratio, early_percent=0.0)
+    return host.pack("patches.unet.apply").apply_atedm(model, schedule, settings)
 
 
 def default_ranking() -> str:
     """What ranks the tokens of the contenders."""
-    return str(_host.pack("atedm_core.unet.ranking").PruneSettings().ranking)
+    return str(host.pack("atedm_core.unet.ranking").PruneSettings().ranking)
 
 
 def ideal_speed_up(model: Any, size: tuple[int, int], ratio: float, point: str) -> float:
     """FLOPs of the whole model over those left; `size` is (width, height) in pixels."""
-    structure = _host.pack("patches.unet.structure")
+    structure = host.pack("patches.unet.structure")
     unet = structure.describe_unet(structure.supported_unet(model))
-    flops = _host.pack("atedm_core.unet.flops").unet_flops
+    flops = host.pack("atedm_core.unet.flops").unet_flops
     latent = (size[1] // 8, size[0] // 8)
     return float(flops(unet, latent) / flops(unet, latent, ratio, point=point))

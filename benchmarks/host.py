@@ -19,7 +19,7 @@ import torch
 from devtools.layout import ROOT, current_host
 
 from . import random_models, random_transformers
-from ._measure import synchronize
+from .measure import synchronize
 
 PACK_NAME = "atedm_pack"
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from . import _command
-from ._contenders import POINTS, pruned, unpruned
-from ._measure import save
-from ._plots import lines
-from ._tables import show, times
+from ..measure import save
+from ..printing import show, times
+from . import command
+from .contenders import POINTS, pruned, unpruned
+from .plots import lines
 from .speed import measure
 
 CPU_SIZES, GPU_SIZES, TINY_SIZES = [256, 512, 768, 1024], [512, 768, 1024, 1536, 2048], [64, 128]
@@ -50,7 +50,7 @@ def curves(rows: list[dict[str, Any]], over: str) -> tuple[dict[str, Any], dict[
 
 def main() -> None:
     """Parse, measure, print, save."""
-    parser = _command.parser(__doc__)
+    parser = command.parser(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", help="edges in pixels of the first sweep")
     parser.add_argument("--ratios", type=float, nargs="+", help="of the second sweep")
     parser.add_argument("--size", type=int, help="of the second sweep; default 512, or 1024 on a GPU")
@@ -59,20 +59,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="of a run; the first is not timed")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    device, model = _command.prepare(options)
+    device, model = command.prepare(options)
     on_gpu = device.type == "cuda"
     sizes = options.sizes or (TINY_SIZES if options.tiny else GPU_SIZES if on_gpu else CPU_SIZES)
     ratios = options.ratios or (TINY_RATIOS if options.tiny else RATIOS)
     size = options.size or (TINY_SIZES[-1] if options.tiny else 1024 if on_gpu else 512)
     by_size = sweep(model, sizes, [options.ratio], options, device)
     by_ratio = sweep(model, [size], ratios, options, device)
-    where = _command.where(options, device, batch=options.batch, steps=options.steps, rounds=options.rounds)
+    where = command.where(options, device, batch=options.batch, steps=options.steps, rounds=options.rounds)
     cells = [
         [row["contender"], str(row["size"]), f"{row['ratio']:g}", times(row["speed_up"]), times(row["ideal"])]
         for row in [*by_size, *by_ratio]
     ]
     show("Speed-up by size and by ratio", ["", "size", "ratio", "speed-up", "ideal"], cells, where)
-    path = _command.result_path("scaling", options, device)
+    path = command.result_path("scaling", options, device)
     print(f"written to {save(path, {'machine': where, 'by_size': by_size, 'by_ratio': by_ratio})}")
     machine = f"{where['model'].upper()}, {where['dtype']}, {where['device']}"
     for rows, over, label in ((by_size, "size", "edge of the picture, px"), (by_ratio, "ratio", "prune ratio")):

@@ -19,10 +19,11 @@ from typing import Any
 
 import torch
 
-from . import _command, _host, overhead, ranking, speed
-from ._contenders import POINTS, peers, pruned, stacked, unpruned
-from ._measure import save
-from ._tables import show, times
+from .. import host
+from ..measure import save
+from ..printing import show, times
+from . import command, overhead, ranking, speed
+from .contenders import POINTS, peers, pruned, stacked, unpruned
 
 WANTED = {(1024, 1): (1.55, 1.70, 1.85), (2048, 1): (1.65, 1.78, 2.2)}
 """Speed-ups aimed at by (size, batch), in the order of `POINTS`."""
@@ -32,8 +33,8 @@ CFG = 4.0
 
 def speed_part(options: argparse.Namespace, size: int, batch: int, family: str, beside: bool) -> dict[str, Any]:
     """One comparison of `speed`, on a model of its own."""
-    device = _command.pick_device(options.device)
-    model = _host.random_model(family, getattr(torch, options.dtype), options.tiny)
+    device = command.pick_device(options.device)
+    model = host.random_model(family, getattr(torch, options.dtype), options.tiny)
     contenders = [unpruned(model), *pruned(model, options.ratio, list(POINTS))]
     if beside:
         contenders += [*peers(model), *stacked(model, options.ratio)]
@@ -44,8 +45,8 @@ def speed_part(options: argparse.Namespace, size: int, batch: int, family: str, 
 
 def overhead_part(options: argparse.Namespace, size: int) -> dict[str, Any]:
     """The share of a step that pruning itself takes."""
-    device = _command.pick_device(options.device)
-    model = _host.random_model("sdxl", getattr(torch, options.dtype), options.tiny)
+    device = command.pick_device(options.device)
+    model = host.random_model("sdxl", getattr(torch, options.dtype), options.tiny)
     return {"rows": [overhead.measure(model, point, size, options, device) for point in POINTS]}
 
 
@@ -53,7 +54,7 @@ def ranking_part(options: argparse.Namespace) -> dict[str, Any]:
     """Ranking with and without the attention map."""
     asked = copy.copy(options)
     asked.iterations = 1
-    device, dtype = _command.pick_device(options.device), getattr(torch, options.dtype)
+    device, dtype = command.pick_device(options.device), getattr(torch, options.dtype)
     return {"levels": {name: ranking.measure(name, asked, device, dtype) for name in ranking.SHAPES}}
 
 
@@ -92,16 +93,16 @@ def summary(found: dict[str, dict[str, Any]]) -> list[list[str]]:
 
 def main() -> None:
     """Run the parts, save each, print the table last."""
-    parser = _command.parser(__doc__)
+    parser = command.parser(__doc__)
     parser.set_defaults(cfg=CFG, dtype="float16")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="no part begins after this many")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=speed.STEPS, help="of a run; the first is not timed")
     options = parser.parse_args()
     started = time.monotonic()
-    device = _command.pick_device(options.device)
-    _host.enter(device)
-    where = _command.where(options, device, rounds=options.rounds, steps=options.steps)
+    device = command.pick_device(options.device)
+    host.enter(device)
+    where = command.where(options, device, rounds=options.rounds, steps=options.steps)
     found: dict[str, dict[str, Any]] = {}
     for name, part in parts(options).items():
         spent = time.monotonic() - started
@@ -115,7 +116,7 @@ def main() -> None:
             traceback.print_exc()
             print(f"{name} failed", flush=True)
             continue
-        save(_command.results_folder(options) / f"{device.type}-{name}.json", {"machine": where, **found[name]})
+        save(command.results_folder(options) / f"{device.type}-{name}.json", {"machine": where, **found[name]})
         if device.type == "cuda":
             torch.cuda.empty_cache()
     for name, result in found.items():

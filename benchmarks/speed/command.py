@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from . import _host
-from ._contenders import default_ranking
-from ._measure import RESULTS, SCRATCH, machine, pick_device
+from .. import host
+from ..measure import RESULTS, SCRATCH, machine, pick_device
+from .contenders import default_ranking
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -35,9 +35,9 @@ def prepare(options: argparse.Namespace) -> tuple[torch.device, Any]:
     device = pick_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
-    _host.enter(device)
+    host.enter(device)
     started = time.perf_counter()
-    model = _host.random_model(options.model, getattr(torch, options.dtype), options.tiny)
+    model = host.random_model(options.model, getattr(torch, options.dtype), options.tiny)
     print(f"{options.model} with random weights built in {time.perf_counter() - started:.0f} s", flush=True)
     return device, model
 

@@ -19,10 +19,11 @@ from typing import Any
 
 import torch
 
-from . import _command, _host
-from ._contenders import UNPRUNED, apply
-from ._measure import run_alone, save, synchronize
-from ._tables import show
+from .. import host
+from ..measure import run_alone, save, synchronize
+from ..printing import show
+from . import command
+from .contenders import UNPRUNED, apply
 
 PRUNED = "AT-EDM"
 STEPS = 4
@@ -31,7 +32,7 @@ SIZE, TINY_SIZE = 512, 128
 
 def measure(name: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
     """One side, in this process: what the first run costs beyond a later one, and how far its latent is off."""
-    device, model = _command.prepare(options)
+    device, model = command.prepare(options)
     from comfy_extras.nodes_torch_compile import TorchCompileModel
 
     plain = model if name == UNPRUNED else apply(model, options.ratio, "after first layer")
@@ -39,7 +40,7 @@ def measure(name: str, size: int, options: argparse.Namespace) -> dict[str, Any]
     def run(which: Any) -> tuple[torch.Tensor, float, list[float]]:
         synchronize(device)
         start = time.perf_counter()
-        latent, steps = _host.sample_latent(which, (size, size), STEPS, options.cfg, device)
+        latent, steps = host.sample_latent(which, (size, size), STEPS, options.cfg, device)
         return latent, time.perf_counter() - start, steps
 
     expected, _, _ = run(plain)
@@ -59,7 +60,7 @@ def measure(name: str, size: int, options: argparse.Namespace) -> dict[str, Any]
 
 def main() -> None:
     """Parse, measure, print, save."""
-    parser = _command.parser(__doc__)
+    parser = command.parser(__doc__)
     parser.add_argument("--size", type=int, help=f"edge in pixels; default {SIZE}")
     parser.add_argument("--backend", choices=["inductor", "cudagraphs"], default="inductor")
     parser.add_argument("--one", choices=[UNPRUNED, PRUNED], help=argparse.SUPPRESS)
@@ -76,7 +77,7 @@ def main() -> None:
             rows.append(run_alone(__spec__.name, *sys.argv[1:], "--one", name))
         print(f"{name}: compiled in {rows[-1]['compile_seconds']:.0f} s", flush=True)
     share = rows[1]["compile_seconds"] / rows[0]["compile_seconds"]
-    where = _command.where(options, _command.pick_device(options.device), backend=options.backend, size=size)
+    where = command.where(options, command.pick_device(options.device), backend=options.backend, size=size)
     cells = [
         [row["contender"]]
         + [f"{row[key]:.3g}" for key in ("compile_seconds", "step_seconds", "eager_step_seconds", "error")]
@@ -84,7 +85,7 @@ def main() -> None:
     ]
     columns = ["", "compiles in s", "s/step", "s/step uncompiled", "relative error of the latent"]
     show(f"TorchCompileModel after AT-EDM: {share:.2f} times as long to compile", columns, cells, where)
-    path = _command.result_path("compile", options, _command.pick_device(options.device), f"{size}px")
+    path = command.result_path("compile", options, command.pick_device(options.device), f"{size}px")
     print(f"written to {save(path, {'machine': where, 'rows': rows, 'compile_share': share})}")
 
 

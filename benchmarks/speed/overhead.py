@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from . import _command, _host
-from ._contenders import POINTS, apply
-from ._measure import save
-from ._tables import show
+from .. import host
+from ..measure import save
+from ..printing import show
+from . import command
+from .contenders import POINTS, apply
 
 PARTS = {
     "rank_tokens": "rank",
@@ -101,8 +102,8 @@ class OperationCounter(TorchDispatchMode):
 @contextmanager
 def watching(stopwatch: Stopwatch) -> Iterator[None]:
     """While it lasts, every call of a part is watched."""
-    pruning_pass = _host.pack("patches.unet.pruning_pass")
-    subset = _host.pack("atedm_core.tokens").TokenSubset
+    pruning_pass = host.pack("patches.unet.pruning_pass")
+    subset = host.pack("atedm_core.tokens").TokenSubset
     places = [(subset if name == "gather" else pruning_pass, name) for name in PARTS]
     originals = [getattr(place, name) for place, name in places]
     for (place, name), original in zip(places, originals, strict=True):
@@ -120,7 +121,7 @@ def measure(model: Any, point: str, size: int, options: argparse.Namespace, devi
 
     def run() -> float:
         # The first step is in the stopwatch and not in the seconds; a mean step stands in for it.
-        steps = _host.sample(contender, (size, size), STEPS, options.cfg, device)
+        steps = host.sample(contender, (size, size), STEPS, options.cfg, device)
         return statistics.mean(steps) * STEPS
 
     run()
@@ -146,15 +147,15 @@ def measure(model: Any, point: str, size: int, options: argparse.Namespace, devi
 
 def main() -> None:
     """Parse, measure, print, save."""
-    parser = _command.parser(__doc__)
+    parser = command.parser(__doc__)
     parser.add_argument("--size", type=int, help="edge in pixels; default 512, or 1024 on a GPU")
     parser.add_argument("--points", nargs="+", choices=POINTS, default=list(POINTS))
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    device, model = _command.prepare(options)
+    device, model = command.prepare(options)
     size = options.size or (TINY_SIZE if options.tiny else 1024 if device.type == "cuda" else 512)
     rows = [measure(model, point, size, options, device) for point in options.points]
-    where = _command.where(options, device, rounds=options.rounds)
+    where = command.where(options, device, rounds=options.rounds)
     cells = []
     for row in rows:
         shares = [f"{row['shares'][part]:.1%}" for part in COLUMNS]
@@ -162,7 +163,7 @@ def main() -> None:
         cells.append([row["point"], *shares, f"{row['share']:.1%}", f"{operations:.0f}"])
     columns = ["tokens dropped", *COLUMNS, "together", "operations per block"]
     show(f"Share of a pruned step at {size} px that pruning itself takes", columns, cells, where)
-    path = _command.result_path("overhead", options, device, f"{size}px")
+    path = command.result_path("overhead", options, device, f"{size}px")
     print(f"written to {save(path, {'machine': where, 'rows': rows})}")
 
 

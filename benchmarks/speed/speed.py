@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from . import _command, _host
-from ._contenders import POINTS, UNPRUNED, Contender, ideal_speed_up, peers, pruned, stacked, unpruned
-from ._measure import save
-from ._plots import bars
-from ._tables import show, times
+from .. import host
+from ..measure import save
+from ..printing import show, times
+from . import command
+from .contenders import POINTS, UNPRUNED, Contender, ideal_speed_up, peers, pruned, stacked, unpruned
+from .plots import bars
 
 STEPS = 9
 TINY_SIZE = 128
@@ -44,7 +45,7 @@ def measure(
             for contender in contenders:
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats(device)
-                steps = _host.sample(contender.model, (size, size), options.steps, options.cfg, device, options.batch)
+                steps = host.sample(contender.model, (size, size), options.steps, options.cfg, device, options.batch)
                 if device.type == "cuda":
                     peaks[contender.name] = torch.cuda.max_memory_allocated(device) / 2**20
                 if round_number > 0:  # the first round warms up
@@ -107,7 +108,7 @@ def report(rows: list[dict[str, Any]], where: dict[str, Any], path: Path) -> Non
 
 def main() -> None:
     """Parse, measure, print, save."""
-    parser = _command.parser(__doc__)
+    parser = command.parser(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", help="edges in pixels; default 512, or 1024 and 2048 on a GPU")
     parser.add_argument("--points", nargs="*", choices=POINTS, default=list(POINTS))
     parser.add_argument("--beside", nargs="*", choices=["peers", "stacked"], default=["peers", "stacked"])
@@ -115,7 +116,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="of a run; the first is not timed")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    device, model = _command.prepare(options)
+    device, model = command.prepare(options)
     contenders = [unpruned(model), *pruned(model, options.ratio, options.points)]
     if "peers" in options.beside:
         contenders += peers(model)
@@ -123,11 +124,11 @@ def main() -> None:
         contenders += stacked(model, options.ratio)
     sizes = options.sizes or ([TINY_SIZE] if options.tiny else [512] if device.type == "cpu" else [1024, 2048])
     rows = [row for size in sizes for row in measure(contenders, size, options, device)]
-    where = _command.where(options, device, batch=options.batch, steps=options.steps, rounds=options.rounds)
+    where = command.where(options, device, batch=options.batch, steps=options.steps, rounds=options.rounds)
     pixels = "-".join(str(size) for size in sizes)
     batch = [f"batch{options.batch}"] if options.batch > 1 else []
     beside = ["beside"] if options.beside else []
-    report(rows, where, _command.result_path("speed", options, device, *batch, f"{pixels}px", *beside))
+    report(rows, where, command.result_path("speed", options, device, *batch, f"{pixels}px", *beside))
 
 
 if __name__ == "__main__":

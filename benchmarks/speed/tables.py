@@ -18,8 +18,8 @@ from typing import Any
 
 from devtools.layout import ROOT
 
-from ._measure import RESULTS
-from ._tables import markdown, times
+from ..measure import RESULTS
+from ..printing import markdown, times
 
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)

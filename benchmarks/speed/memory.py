@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
-from . import _command, _host
-from ._contenders import POINTS, pruned, unpruned
-from ._measure import peak_tensor_bytes, save
-from ._plots import bars
-from ._tables import show
+from .. import host
+from ..measure import peak_tensor_bytes, save
+from ..printing import show
+from . import command
+from .contenders import POINTS, pruned, unpruned
+from .plots import bars
 
 MIB = 1 << 20
 STEPS = 2
@@ -31,7 +32,7 @@ def measure(model: Any, size: int, options: argparse.Namespace, device: torch.de
     for contender in [unpruned(model), *pruned(model, options.ratio, options.points)]:
 
         def run(edge: int, which: Any = contender.model) -> None:
-            _host.sample(which, (edge, edge), STEPS, options.cfg, device)
+            host.sample(which, (edge, edge), STEPS, options.cfg, device)
 
         run(SMALL)  # loads the weights and tries the kernels
         peak = peak_tensor_bytes(lambda run=run: run(size), device) / MIB
@@ -43,18 +44,18 @@ def measure(model: Any, size: int, options: argparse.Namespace, device: torch.de
 
 def main() -> None:
     """Parse, measure, print, save."""
-    parser = _command.parser(__doc__)
+    parser = command.parser(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", help="edges in pixels; default 1024, and 2048 on a GPU")
     parser.add_argument("--points", nargs="*", choices=POINTS, default=list(POINTS))
     options = parser.parse_args()
-    device, model = _command.prepare(options)
+    device, model = command.prepare(options)
     on_gpu = device.type == "cuda"
     sizes = options.sizes or ([TINY_SIZE] if options.tiny else [1024, 2048] if on_gpu else [1024])
     rows = [row for size in sizes for row in measure(model, size, options, device)]
-    where = _command.where(options, device, steps=STEPS)
+    where = command.where(options, device, steps=STEPS)
     cells = [[row["contender"], str(row["size"]), f"{row['peak_mib']:.0f}", f"{row['share']:.1%}"] for row in rows]
     show("Peak memory of sampling beyond the weights", ["", "size", "MiB", "of unpruned"], cells, where)
-    path = _command.result_path("memory", options, device, "-".join(f"{size}px" for size in sizes))
+    path = command.result_path("memory", options, device, "-".join(f"{size}px" for size in sizes))
     print(f"written to {save(path, {'machine': where, 'rows': rows})}")
     values = {f"{row['contender']}, {row['size']} px": row["peak_mib"] for row in rows}
     print(f"plot: {bars(path.with_suffix('.png'), 'Peak memory of sampling', 'MiB beyond the weights', values, {})}")
