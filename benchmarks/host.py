@@ -5,23 +5,19 @@ Speed does not depend on the weights; step caches' decisions do, so what they sk
 
 from __future__ import annotations
 
-import importlib
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from itertools import pairwise
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from devtools.layout import ROOT, current_host
+from devtools.layout import current_host
 
 from . import random_models, random_transformers
 from .measure import synchronize
-
-PACK_NAME = "atedm_pack"
 
 
 def enter(device: torch.device) -> None:
@@ -34,19 +30,6 @@ def enter(device: torch.device) -> None:
     args.use_pytorch_cross_attention = True
     args.disable_api_nodes = True
     args.base_directory = tempfile.mkdtemp(prefix="atedm-bench-")
-
-
-def pack(name: str) -> ModuleType:
-    """A module of the pack, imported as a package under a name of its own, as ComfyUI does."""
-    if PACK_NAME not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            PACK_NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-        )
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[PACK_NAME] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return importlib.import_module(f"{PACK_NAME}.{name}")
 
 
 @dataclass(frozen=True)

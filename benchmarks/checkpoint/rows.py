@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from atedm_core.unet.budget import Budget, solve_budget
-from atedm_core.unet.flops import unet_flops
-from atedm_core.unet.schedule import PAPER_SCHEDULE, DSAPSchedule
-from atedm_core.unet.settings import PAPER_SETTINGS, PrunePoint, PruneSettings
 from demo.workflow import Node
 
 from ..lab.unet.flops import SDXL_LATENT, sdxl
+from ..pack.atedm_core.unet.budget import Budget, solve_budget
+from ..pack.atedm_core.unet.flops import unet_flops
+from ..pack.atedm_core.unet.schedule import PAPER_SCHEDULE, DSAPSchedule
+from ..pack.atedm_core.unet.settings import PAPER_SETTINGS, PrunePoint, PruneSettings
 
 Method = Literal["full", "tome", "paper", "pack"]
 

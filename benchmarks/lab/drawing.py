@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import host
+from .. import host, pack
 from .captions import Caption
 from .cases import Sampling
 
@@ -53,7 +53,7 @@ def enter_quietly(threads: int) -> None:
     import comfy.utils
 
     comfy.utils.set_progress_bar_enabled(False)
-    logging.getLogger(host.PACK_NAME).setLevel(logging.ERROR)
+    logging.getLogger(pack.__name__).setLevel(logging.ERROR)
     logging.getLogger().setLevel(logging.WARNING)
 
 

@@ -12,6 +12,9 @@ import torch
 
 from .. import host
 from ..measure import seconds, synchronize
+from ..pack.atedm_core.dit.flops import run_flops, transformer_flops
+from ..pack.atedm_core.dit.schedule import CATSchedule
+from ..pack.atedm_core.dit.selection import CATSelection, TokenSelector
 
 PAPER_STEPS = 28
 CHOICES_TIMED = 5
@@ -54,14 +57,16 @@ def contenders(model: Any, selection: Any, schedule: Any) -> dict[str, Any]:
     """The unpruned model, the pruned one, and the one with ComfyUI's step cache."""
     from comfy_extras.nodes_easycache import LazyCacheNode
 
-    pruned = host.pack("patches.dit.apply").apply_cat(model, selection, schedule)
+    from ..pack.patches.dit.apply import apply_cat
+
+    pruned = apply_cat(model, selection, schedule)
     cached = LazyCacheNode.execute(model, reuse_threshold=0.2, start_percent=0.15, end_percent=0.95, verbose=False)
     return {"unpruned": model, "CAT Pruning": pruned, "LazyCache": cached.result[0]}
 
 
 def choice_seconds(selection: Any, grid: tuple[int, int], device: torch.device, clock: Clock) -> float:
     """Median seconds of observing a step and choosing the next set, for one picture."""
-    selector = host.pack("atedm_core.dit.selection").TokenSelector(selection, grid)
+    selector = TokenSelector(selection, grid)
     generator = torch.Generator().manual_seed(0)
     noise = [torch.randn(1, grid[0] * grid[1], 64, generator=generator).to(device) for _ in range(3)]
     for one in noise[:2]:
@@ -84,8 +89,8 @@ def measure(
     keep: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """Times of all contenders at one size, and what follows from them; told to `keep` after every round."""
-    selection = host.pack("atedm_core.dit.selection").CATSelection(options.keep)
-    schedule = host.pack("atedm_core.dit.schedule").CATSchedule(least_full_steps=2)
+    selection = CATSelection(options.keep)
+    schedule = CATSchedule(least_full_steps=2)
     runs: dict[str, list[list[float]]] = {}
     named = contenders(model, selection, schedule)
     if options.alone:
@@ -110,16 +115,17 @@ def figures(
     runs: dict[str, list[list[float]]], full_steps: int, model: Any, size: int, selection: Any
 ) -> dict[str, Any]:
     """What follows from the seconds of all calls of all runs so far, beside what FLOPs allow."""
+    from ..pack.patches.dit.families import family_of
+
     inner = model.model.diffusion_model
-    family = host.pack("patches.dit.families").family_of(inner)
+    family = family_of(inner)
     grid = family.grid(inner, (size // 8, size // 8))
     unpruned = [statistics.mean(calls[1:]) for calls in runs["unpruned"]]
     pruned = [statistics.mean(calls[full_steps:]) for calls in runs["CAT Pruning"]]
     ratios = [full / less for full, less in zip(unpruned, pruned, strict=True)]
-    cost = host.pack("atedm_core.dit.flops")
     structure, tokens = family.structure(inner), grid[0] * grid[1]
     text, kept = host.INPUTS[type(model.model).__name__].tokens, selection.kept(tokens)
-    paper = host.pack("atedm_core.dit.schedule").CATSchedule()
+    paper = CATSchedule()
     given = structure, tokens, text
     composed = speed_up_of_a_run(statistics.median(ratios), PAPER_STEPS, paper.warmup_steps(PAPER_STEPS))
     row = {
@@ -131,11 +137,10 @@ def figures(
         "pruned_step_seconds": statistics.median(pruned),
         "step_speed_up": statistics.median(ratios),
         "step_speed_up_spread": [min(ratios), max(ratios)],
-        "ideal_step_speed_up": cost.transformer_flops(*given) / cost.transformer_flops(*given, kept),
+        "ideal_step_speed_up": transformer_flops(*given) / transformer_flops(*given, kept),
         "run_speed_up": ratio_of_runs(runs["unpruned"], runs["CAT Pruning"]),
         "speed_up_of_28_steps": composed,
-        "ideal_speed_up_of_28_steps": cost.run_flops(*given, PAPER_STEPS)
-        / cost.run_flops(*given, PAPER_STEPS, selection, paper),
+        "ideal_speed_up_of_28_steps": run_flops(*given, PAPER_STEPS) / run_flops(*given, PAPER_STEPS, selection, paper),
         "steps_at_equal_cost": round(PAPER_STEPS / composed),
     }
     if "LazyCache" in runs:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .. import host
+from ..pack.atedm_core.unet.flops import unet_flops
+from ..pack.atedm_core.unet.ranking import RankTokens, rank_tokens
+from ..pack.atedm_core.unet.schedule import DSAPSchedule
+from ..pack.atedm_core.unet.settings import PrunePoint, PruneSettings
 from ..peers import PEERS
 
 UNPRUNED = "unpruned"
@@ -51,22 +54,26 @@ def stacked(model: Any, ratio: float) -> list[Contender]:
     return [Contender(f"AT-EDM + {name}", make(under), STACKED_POINT, alone=False) for name, make in PEERS.items()]
 
 
-def apply(model: Any, ratio: float, point: str) -> Any:
-    """AT-EDM with its default settings at one pruning point, all blocks pruned from the first step on."""
-    settings = host.pack("atedm_core.unet.ranking").PruneSettings(prune_from=point)
-    schedule = host.pack("atedm_core.unet.schedule").DSAPSchedule(prune_ratio=ratio, early_percent=0.0)
-    return host.pack("patches.unet.apply").apply_atedm(model, schedule, settings)
+def apply(model: Any, ratio: float, point: PrunePoint, rank: RankTokens = rank_tokens) -> Any:
+    """AT-EDM with its default settings at one pruning point, all blocks pruned from the first step on.
+
+    `rank` is what ranks where attention ranks, for a watch around it.
+    """
+    from ..pack.patches.unet.apply import apply_atedm
+
+    schedule = DSAPSchedule(prune_ratio=ratio, early_percent=0.0)
+    return apply_atedm(model, schedule, PruneSettings(prune_from=point), rank=rank)
 
 
 def default_ranking() -> str:
     """What ranks the tokens of the contenders."""
-    return str(host.pack("atedm_core.unet.ranking").PruneSettings().ranking)
+    return PruneSettings().ranking
 
 
 def ideal_speed_up(model: Any, size: tuple[int, int], ratio: float, point: str) -> float:
     """FLOPs of the whole model over those left; `size` is (width, height) in pixels."""
-    structure = host.pack("patches.unet.structure")
-    unet = structure.describe_unet(structure.supported_unet(model))
-    flops = host.pack("atedm_core.unet.flops").unet_flops
+    from ..pack.patches.unet.structure import describe_unet, supported_unet
+
+    unet = describe_unet(supported_unet(model))
     latent = (size[1] // 8, size[0] // 8)
-    return float(flops(unet, latent) / flops(unet, latent, ratio, point=point))
+    return unet_flops(unet, latent) / unet_flops(unet, latent, ratio, point=point)

@@ -22,12 +22,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .. import host
 from ..measure import save
+from ..pack.atedm_core.tokens import TokenSubset
+from ..pack.atedm_core.unet.ranking import RankTokens, rank_tokens
 from ..printing import show
 from . import command
 from .contenders import POINTS, apply
 
 PARTS = {
-    "rank_tokens": "rank",
     "rank_states": "rank",
     "select_tokens": "choose",
     "choose_stand_ins": "choose stand-ins",
@@ -101,10 +102,10 @@ class OperationCounter(TorchDispatchMode):
 
 @contextmanager
 def watching(stopwatch: Stopwatch) -> Iterator[None]:
-    """While it lasts, every call of a part is watched."""
-    pruning_pass = host.pack("patches.unet.pruning_pass")
-    subset = host.pack("atedm_core.tokens").TokenSubset
-    places = [(subset if name == "gather" else pruning_pass, name) for name in PARTS]
+    """While it lasts, every call of a part is watched, but for a ranking by attention: that comes in by an argument."""
+    from ..pack.patches.unet import pruning_pass
+
+    places = [(TokenSubset if name == "gather" else pruning_pass, name) for name in PARTS]
     originals = [getattr(place, name) for place, name in places]
     for (place, name), original in zip(places, originals, strict=True):
         setattr(place, name, stopwatch.watched(PARTS[name], original))
@@ -117,24 +118,26 @@ def watching(stopwatch: Stopwatch) -> Iterator[None]:
 
 def measure(model: Any, point: str, size: int, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Shares of a step by part, medians over rounds, and operations per pruned block."""
-    contender = apply(model, options.ratio, point)
 
-    def run() -> float:
+    def run(rank: RankTokens = rank_tokens) -> float:
+        contender = apply(model, options.ratio, point, rank)
         # The first step is in the stopwatch and not in the seconds; a mean step stands in for it.
         steps = host.sample(contender, (size, size), STEPS, options.cfg, device)
         return statistics.mean(steps) * STEPS
+
+    def watched_run(stopwatch: Stopwatch) -> float:
+        with watching(stopwatch):
+            return run(stopwatch.watched("rank", rank_tokens))
 
     run()
     shares: dict[str, list[float]] = {part: [] for part in COLUMNS}
     for _ in range(options.rounds):
         stopwatch = Stopwatch(device)
-        with watching(stopwatch):
-            total = run()
+        total = watched_run(stopwatch)
         for part, spent in stopwatch.seconds().items():
             shares[part].append(spent / total)
     counter = Stopwatch(device, counting=True)
-    with watching(counter):
-        run()
+    watched_run(counter)
     parts = {part: statistics.median(found) for part, found in shares.items()}
     return {
         "point": point,

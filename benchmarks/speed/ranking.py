@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from atedm_core import gwpr
-
 from ..measure import RESULTS, interleave, machine, peak_extra_bytes, pick_device, run_alone, save
+from ..pack.atedm_core import gwpr
 
 SHAPES = {"64 x 64 tokens": (2, 10, 4096, 64), "32 x 32 tokens": (2, 20, 1024, 64)}
 MIB = 1 << 20

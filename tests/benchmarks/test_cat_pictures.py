@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.pack.atedm_core.dit.selection import CATSelection, TokenSelector
 from torch.utils.flop_counter import FlopCounterMode
 
-from atedm_core.dit.selection import CATSelection, TokenSelector
 from benchmarks.lab.captions import batch
 from benchmarks.lab.cases import Row, Sampling
 from benchmarks.lab.dit import cat_fidelity, catalogue, controls, report
@@ -108,7 +108,7 @@ def test_cost_is_what_pytorch_counts(session: Session) -> None:
     inputs = torch.randn(1, 4, 32, 32), torch.tensor([500.0])
     with counter, torch.no_grad():
         model(*inputs, context=torch.randn(1, 16, 128), y=torch.randn(1, 64))
-    from atedm_core.dit.flops import transformer_flops
+    from benchmarks.pack.atedm_core.dit.flops import transformer_flops
 
     # the fused attention of the CPU is not counted
     structure = replace(session.structure(), joint_attentions=0)

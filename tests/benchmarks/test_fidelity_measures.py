@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.pack.atedm_core.unet.flops import unet_flops
+from benchmarks.pack.atedm_core.unet.ranking import LayerAttention, rank_tokens
+from benchmarks.pack.atedm_core.unet.schedule import DSAPSchedule
+from benchmarks.pack.atedm_core.unet.settings import PruneSettings
 
-from atedm_core.unet.flops import unet_flops
-from atedm_core.unet.ranking import LayerAttention, rank_tokens
-from atedm_core.unet.schedule import DSAPSchedule
-from atedm_core.unet.settings import PruneSettings
 from benchmarks.lab import captions, measures
 from benchmarks.lab.cases import Row, Sampling
 from benchmarks.lab.document import insert

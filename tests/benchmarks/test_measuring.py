@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import functools
 import itertools
 
@@ -9,7 +10,7 @@ import torch
 from benchmarks import host, random_models
 from benchmarks.measure import interleave, peak_tensor_bytes
 from benchmarks.printing import markdown
-from benchmarks.speed import tables
+from benchmarks.speed import contenders, overhead, tables
 from benchmarks.speed.contenders import POINTS, ideal_speed_up, peers, pruned, stacked, unpruned
 from benchmarks.speed.overhead import OperationCounter, Stopwatch
 
@@ -58,6 +59,16 @@ def test_every_peer_and_every_stack_has_an_effect(comfyui):
     for contender in [*peers(model), *stacked(model, 0.63), *pruned(model, 0.63, list(POINTS))]:
         steps = 6 if "Cache" in contender.name else 2
         assert not torch.equal(picture(contender.model, steps), picture(model, steps)), f"{contender.name} does nothing"
+
+
+def test_a_ranking_by_attention_is_timed_too(comfyui, monkeypatch):
+    by_attention = functools.partial(contenders.PruneSettings, ranking="self-attention")
+    monkeypatch.setattr(contenders, "PruneSettings", by_attention)
+    model = host.random_model("sdxl", torch.float32, tiny=True)
+    options = argparse.Namespace(ratio=0.63, cfg=1.0, rounds=1)
+    row = overhead.measure(model, "after first layer", 128, options, CPU)
+    assert row["shares"]["rank"] > 0
+    assert row["operations_per_block"]["rank"] > 0
 
 
 def test_ideal_speed_ups_of_sdxl_are_the_published_ones(comfyui, monkeypatch):

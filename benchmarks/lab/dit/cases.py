@@ -7,9 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from atedm_core.dit.schedule import CATSchedule
-from atedm_core.dit.selection import CATSelection
-
+from ...pack.atedm_core.dit.schedule import CATSchedule
+from ...pack.atedm_core.dit.selection import CATSelection
 from ..cases import Peer, Sampling
 
 PUBLISHED_SELECTION = CATSelection()

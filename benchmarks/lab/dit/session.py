@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from atedm_core.dit.flops import TransformerStructure, transformer_flops
-
-from ... import host, peers
+from ... import peers
+from ...pack.atedm_core.dit.flops import TransformerStructure, sd3_structure, transformer_flops
+from ...pack.atedm_core.dit.selection import TokenSelector
 from ..captions import Caption
 from ..cases import Sampling
 from ..drawing import Conditioning, Drawn, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
-from .cases import CATCase, CATPruning
+from .cases import CATCase
 from .controls import selector
 
 PATCH = 2
@@ -72,17 +72,19 @@ class Session:
     def structure(self) -> TransformerStructure:
         """The transformer as costs see it; the pack's own description counts SD3's channels and summary."""
         inner = self.model.model.diffusion_model
-        cost = host.pack("atedm_core.dit.flops")
-        full = cost.sd3_structure(
+        full = sd3_structure(
             inner.hidden_size, len(inner.joint_blocks), 0, inner.context_embedder.in_features, inner.in_channels
         )
         told = inner.y_embedder.mlp[0].in_features
         fixed = full.fixed_macs - (VECTOR_WIDTH - told) * inner.hidden_size
-        return TransformerStructure(**asdict(replace(full, fixed_macs=fixed)))
+        return replace(full, fixed_macs=fixed)
 
     def _patched(self, case: CATCase) -> Any:
         if case.pruning is not None:
-            return _pruned(self.model, case.pruning)
+            from ...pack.patches.dit.apply import apply_cat
+
+            chosen, select = case.pruning, selector(case.pruning.control, TokenSelector)
+            return apply_cat(self.model, chosen.selection, chosen.schedule, select=select)
         if case.peer is not None:
             return getattr(peers, case.peer.name)(self.model, **dict(case.peer.arguments))
         return self.model
@@ -104,11 +106,3 @@ class Session:
         return comfy.sample.sample_custom(
             model, noise, sampling.cfg, sampler, sigmas, positive, negative, empty, disable_pbar=True, seed=0
         )
-
-
-def _pruned(model: Any, pruning: CATPruning) -> Any:
-    # the pack under its own name has classes of its own
-    selection = host.pack("atedm_core.dit.selection").CATSelection(**asdict(pruning.selection))
-    schedule = host.pack("atedm_core.dit.schedule").CATSchedule(**asdict(pruning.schedule))
-    select = selector(pruning.control, host.pack("atedm_core.dit.selection").TokenSelector)
-    return host.pack("patches.dit.apply").apply_cat(model, selection, schedule, select=select)

@@ -7,9 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from atedm_core.unet.schedule import PAPER_SCHEDULE, DSAPSchedule
-from atedm_core.unet.settings import PAPER_SETTINGS, PruneSettings
-
+from ...pack.atedm_core.unet.schedule import PAPER_SCHEDULE, DSAPSchedule
+from ...pack.atedm_core.unet.settings import PAPER_SETTINGS, PruneSettings
 from ..cases import Peer, Sampling
 
 

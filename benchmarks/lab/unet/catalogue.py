@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from atedm_core.unet.schedule import PAPER_RATIO, PAPER_SCHEDULE, DSAPSchedule
-from atedm_core.unet.settings import (
+from ...pack.atedm_core.unet.schedule import PAPER_RATIO, PAPER_SCHEDULE, DSAPSchedule
+from ...pack.atedm_core.unet.settings import (
     PAPER_SETTINGS,
     PRUNE_POINTS,
     RANKINGS,
@@ -19,7 +19,6 @@ from atedm_core.unet.settings import (
     STAND_INS,
     PruneSettings,
 )
-
 from ..captions import CaptionSet
 from ..cases import Peer, Row, Sampling
 from .cases import Case, Pruning

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atedm_core.unet.gwpr import combine_heads, gwpr, lattice_voters
+from ...pack.atedm_core.unet.gwpr import combine_heads, gwpr, lattice_voters
 
 RANDOM_SEED = 77
 Ranking = Callable[..., Tensor]

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from atedm_core.tokens import kept_tokens
-from atedm_core.unet.flops import block_flops, self_attention_flops, unet_flops
-from atedm_core.unet.settings import PrunePoint, prune_point
-from atedm_core.unet.structure import AttentionBlock, UNetStructure, stage_ends
-
+from ...pack.atedm_core.tokens import kept_tokens
+from ...pack.atedm_core.unet.flops import block_flops, self_attention_flops, unet_flops
+from ...pack.atedm_core.unet.settings import PrunePoint, prune_point
+from ...pack.atedm_core.unet.structure import AttentionBlock, UNetStructure, stage_ends
 from .cases import Pruning
 
 SDXL_LATENT = (128, 128)

@@ -6,18 +6,19 @@ import inspect
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from ... import host, peers
+from ... import peers
+from ...pack.atedm_core.unet.ranking import rank_tokens
 from ..captions import Caption
 from ..cases import Peer, Sampling
 from ..drawing import Conditioning, Drawn, Texts, Trajectory, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
-from .cases import Case, Pruning
+from .cases import Case
 from .controls import ranking
 from .flops import Tape, demo_flops, sdxl_flops, sdxl_flops_with_tome
 
@@ -61,11 +62,10 @@ class Session:
 
     def progress(self, sampling: Sampling, landmark: float = 0.3) -> list[float]:
         """Progress at each step, as the pack sees it."""
-        module = host.pack("patches.host.progress")
-        to_sigma = module.percent_to_sigma_on_cpu(self.model.get_model_object("model_sampling"))
-        return [
-            module.progress_of(sigma, to_sigma, landmark) for sigma in sigmas_of(self.model, sampling).tolist()[:-1]
-        ]
+        from ...pack.patches.host.progress import percent_to_sigma_on_cpu, progress_of
+
+        to_sigma = percent_to_sigma_on_cpu(self.model.get_model_object("model_sampling"))
+        return [progress_of(sigma, to_sigma, landmark) for sigma in sigmas_of(self.model, sampling).tolist()[:-1]]
 
     def draw(
         self,
@@ -133,18 +133,23 @@ class Session:
 
     def structure(self) -> Any:
         """The demo model as costs see it."""
-        module = host.pack("patches.unet.structure")
-        return module.describe_unet(module.supported_unet(self.model))
+        from ...pack.patches.unet.structure import describe_unet, supported_unet
+
+        return describe_unet(supported_unet(self.model))
 
     def _patched(self, case: Case, observer: _Observer) -> Any:
+        from ...pack.patches.unet.apply import apply_atedm
+        from ...pack.patches.unet.run import OBSERVERS_KEY
+
         model = self.model
         if case.pruning is not None:
-            model = _pruned(model, case.pruning)
+            rank = ranking(case.pruning.control, rank_tokens)
+            model = apply_atedm(model, case.pruning.schedule, case.pruning.settings, rank=rank)
         if case.peer is not None:
             model = getattr(peers, case.peer.name)(model, **dict(case.peer.arguments))
         model = model.clone()
         options = model.model_options.setdefault("transformer_options", {})
-        options[host.pack("patches.unet.run").OBSERVERS_KEY] = [observer]
+        options[OBSERVERS_KEY] = [observer]
         return model
 
     def _sampler(self, sampling: Sampling, noise: Tensor, captions: tuple[Caption, ...]) -> Any:
@@ -191,14 +196,6 @@ class Session:
             disable_pbar=True,
             seed=0,
         )
-
-
-def _pruned(model: Any, pruning: Pruning) -> Any:
-    # the pack under its own name has classes of its own
-    schedule = host.pack("atedm_core.unet.schedule").DSAPSchedule(**asdict(pruning.schedule))
-    settings = host.pack("atedm_core.unet.ranking").PruneSettings(**asdict(pruning.settings))
-    rank = ranking(pruning.control, host.pack("atedm_core.unet.ranking").rank_tokens)
-    return host.pack("patches.unet.apply").apply_atedm(model, schedule, settings, rank=rank)
 
 
 def _needs_counting(peer: Peer | None) -> bool:
