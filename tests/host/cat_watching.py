@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from in_process import InProcessHost
-from tiny_transformers import latent, prompt, sample
+from sample_transformers import latent, prompt, sample
 
 SIZE = 272  # pixels: 34 latent pixels and 17 x 17 tokens
 TOKENS = 17 * 17

@@ -12,7 +12,7 @@ import torch
 from cat_watching import SIZE, TOKENS, WARMUP, cat, kept_objects, watched
 from in_process import InProcessHost
 from reporting import records
-from tiny_transformers import prompt, sample, shared
+from sample_transformers import prompt, sample, shared
 from watching import relative_error
 
 HOW = {"width": SIZE, "height": SIZE}

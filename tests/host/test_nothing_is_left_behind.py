@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy
 import pytest
-import tiny_models
 import torch
 from in_process import InProcessHost
 from sample_tiny import cond_for
 from watching import RATIO, apply, assert_pruned, sample, schedule, shared_model, watched_sample
+
+from benchmarks import random_models as tiny_models
 
 
 class Spy:
