@@ -1,8 +1,11 @@
-"""AT-EDM's and CAT Pruning's mathematics in pure torch: choice of tokens, schedule, cost. Usable without ComfyUI."""
+"""The mathematics of AT-EDM, CAT Pruning and forecasts in pure torch. Usable without ComfyUI."""
 
 from .dit.flops import TransformerStructure, transformer_flops
 from .dit.schedule import CATSchedule
 from .dit.selection import CATSelection, TokenSelector
+from .forecast import PredictionHistory, half_log_snr
+from .forecast_plan import BudgetController, ForecastSettings
+from .forecast_schedule import EvaluationSchedule
 from .log_sum_exp import log_sum_exp
 from .tokens import TokenSubset, kept_tokens
 from .unet.budget import Budget, budget_of, solve_budget
@@ -21,10 +24,14 @@ __all__ = [
     "PAPER_SETTINGS",
     "AttentionBlock",
     "Budget",
+    "BudgetController",
     "CATSchedule",
     "CATSelection",
     "DSAPSchedule",
+    "EvaluationSchedule",
+    "ForecastSettings",
     "LayerAttention",
+    "PredictionHistory",
     "PruneSettings",
     "TokenSelector",
     "TokenSubset",
@@ -37,6 +44,7 @@ __all__ = [
     "combine_heads",
     "cross_gwpr",
     "gwpr",
+    "half_log_snr",
     "kept_tokens",
     "log_sum_exp",
     "oldest_first",

@@ -7,7 +7,15 @@ from comfy_api.latest import io
 from .apply import ATEDMApply
 from .budget import ATEDMBudget
 from .cat import CATPruningApply
+from .forecast import StepForecastApply
 from .report import ATEDMReport
 from .schedule import ATEDMSchedule
 
-NODES: list[type[io.ComfyNode]] = [ATEDMApply, ATEDMSchedule, ATEDMBudget, ATEDMReport, CATPruningApply]
+NODES: list[type[io.ComfyNode]] = [
+    ATEDMApply,
+    ATEDMSchedule,
+    ATEDMBudget,
+    ATEDMReport,
+    CATPruningApply,
+    StepForecastApply,
+]

@@ -26,6 +26,7 @@ class Asked:
 
     Attributes:
         guider: of the run.
+        sampler: of the run.
         options: of the guider, before anything was hung in.
         sigmas: noise levels, falling, one more than there are steps.
         noise: `[B, C, ..., H, W]`.
@@ -33,6 +34,7 @@ class Asked:
     """
 
     guider: Any
+    sampler: Any
     options: dict[str, Any]
     sigmas: list[float]
     noise: Tensor
@@ -87,7 +89,7 @@ def put_on(
     ) -> Any:
         guider = executor.class_obj
         original = guider.model_options
-        asked = Asked(guider, original, sigmas.tolist(), noise, work_of(guider, sampler))
+        asked = Asked(guider, sampler, original, sigmas.tolist(), noise, work_of(guider, sampler))
         run = begin(asked)
         own_options = comfy.model_patcher.create_model_options_clone(original)
         own_options.setdefault("transformer_options", {})

@@ -1,0 +1,178 @@
+"""Which evaluations of a sampling run are real: a budget, spent where the error of leaving one out is largest.
+
+An evaluation left out puts an error into the latent: the forecast's own, times the step that the sampler takes with it.
+Both are known beforehand as far as they can be, the first from the errors measured so far, the second from the noise
+schedule. A threshold on what has gathered since the last real evaluation decides; it is set anew at every evaluation so
+that the rest of the run, as it looks from there, spends what is left of the budget. So the budget means the same on
+every model, sampler and number of steps, and the measured error decides where it goes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .checks import check_range
+from .forecast_schedule import Evaluation
+
+ERROR_FALLS = 0.3
+"""Per unit of half the log-SNR, how fast forecasts' error falls as noise does (its logarithm). Of 0 to 1, 0.2 to 0.4
+were nearest to the full run: euler, dpmpp_2m and dpmpp_2m_sde at 20 and 50 steps of the demo model."""
+WORST_ERROR = 1.0
+"""A forecast expected to be off by more than this, over the size of the prediction, is never made: nothing is better.
+
+Under SDEs half of it is usual in early steps, and forecasts still pay; a model of noise is past it everywhere."""
+
+_RATIO_REMEMBERED = 0.5
+_SHORTEST_STEP = 0.05
+_HALVINGS = 24
+_NO_LIMIT = 1e30
+
+
+@dataclass(frozen=True)
+class ForecastSettings:
+    """How many evaluations are left out.
+
+    Attributes:
+        compute: share of the evaluations that are real, 0 to 1; 1 is off.
+        first_steps: sampler steps at the beginning that are real, 1 or more.
+        last_steps: sampler steps at the end that are real, 1 or more: they draw what nothing after them corrects.
+        most_skips: forecasts in a row at most, 1 or more.
+
+    Raises:
+        ValueError: a number outside of its range.
+    """
+
+    compute: float = 0.6
+    first_steps: int = 3
+    last_steps: int = 1
+    most_skips: int = 4
+
+    def __post_init__(self) -> None:
+        check_range("compute", self.compute, 0.0, 1.0)
+        check_range("first_steps", self.first_steps, 1, 1000)
+        check_range("last_steps", self.last_steps, 1, 1000)
+        check_range("most_skips", self.most_skips, 1, 1000)
+
+
+@dataclass
+class BudgetController:
+    """Says of one evaluation after another whether it is to be real.
+
+    Attributes:
+        settings: the budget and its limits.
+        real: real evaluations so far.
+        skipped: forecasts so far.
+        in_a_row: forecasts since the last real evaluation.
+        refused: forecasts that the budget wanted and the measured error forbade.
+    """
+
+    settings: ForecastSettings
+    real: int = 0
+    skipped: int = 0
+    in_a_row: int = 0
+    refused: int = 0
+    _rate: float | None = None
+    _place: float = 0.0
+    _gathered: float = 0.0
+    _span: float = 0.0
+
+    def target(self, evaluations: int) -> int:
+        """How many of as many evaluations may be real: the nearest to the share asked for."""
+        return max(1, math.floor(self.settings.compute * evaluations + 0.5))
+
+    def predicted(self, place: float) -> float:
+        """The error to expect of a forecast at a place, as a share of the prediction's size; infinite if unknown."""
+        if self._rate is None:
+            return math.inf
+        return self._rate * self._step(place - self._place) * math.exp(-ERROR_FALLS * place)
+
+    def next_is_real(self, coming: Sequence[Evaluation]) -> bool:
+        """Whether the first of the evaluations that are to come is real. Says nothing of what is done: see below."""
+        now = coming[0]
+        left = self.target(self.real + self.skipped + len(coming)) - self.real
+        if now.must_be_real or left >= len(coming) or self._rate is None:
+            return True
+        if self.in_a_row >= self.settings.most_skips:
+            return True
+        if left > sum(one.must_be_real for one in coming) and self._spends(coming, left):
+            return True
+        if self.predicted(now.place) <= WORST_ERROR:
+            return False
+        self.refused += 1
+        return True
+
+    def skip(self, evaluation: Evaluation) -> None:
+        """A forecast stood in place of an evaluation."""
+        self._gathered += self._cost(evaluation, self._place)
+        self.skipped += 1
+        self.in_a_row += 1
+
+    def spend(self, place: float) -> None:
+        """An evaluation was real, at a half log-SNR."""
+        self.real += 1
+        self.in_a_row = 0
+        self._gathered = 0.0
+        self._span, self._place = place - self._place, place
+
+    def learn(self, relative_error: float) -> None:
+        """The forecast that would have stood in place of the last real evaluation was this far off.
+
+        Args:
+            relative_error: over the size of the truth; infinite or not a number forbids forecasts until a later
+                evaluation knows better.
+        """
+        if not math.isfinite(relative_error):
+            self._rate = math.inf
+            return
+        rate = max(relative_error, 1e-9) / self._step(self._span) * math.exp(ERROR_FALLS * self._place)
+        if self._rate is None or not math.isfinite(self._rate):
+            self._rate = rate
+        else:
+            self._rate = self._rate**_RATIO_REMEMBERED * rate ** (1.0 - _RATIO_REMEMBERED)
+
+    def forget(self) -> None:
+        """Errors measured so far say nothing of what comes: the latent is another one."""
+        self._rate = None
+
+    def _step(self, distance: float) -> float:
+        """No distance at all is none that a forecast bridges free of error: the latent is another one."""
+        return max(abs(distance), _SHORTEST_STEP)
+
+    def _cost(self, evaluation: Evaluation, last: float) -> float:
+        if self._rate is None:
+            return math.inf
+        expected = self._rate * self._step(evaluation.place - last) * math.exp(-ERROR_FALLS * evaluation.place)
+        return expected * evaluation.weight
+
+    def _spends(self, coming: Sequence[Evaluation], left: int) -> bool:
+        """Whether the lowest threshold that leaves the budget whole has the first evaluation real."""
+        low, high = 0.0, max(self._cost(one, self._place) for one in coming) + self._gathered
+        if not math.isfinite(high):
+            return False  # left to the check of the error itself
+        while self._run(coming, high)[0] > left:
+            low, high = high, 2.0 * high
+            if high > _NO_LIMIT:  # only the limit on forecasts in a row makes evaluations real: tighter than the budget
+                return False
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            if self._run(coming, middle)[0] > left:
+                low = middle
+            else:
+                high = middle
+        return self._run(coming, high)[1]
+
+    def _run(self, coming: Sequence[Evaluation], threshold: float) -> tuple[int, bool]:
+        """Real evaluations that a threshold leads to from here, and whether the first is one."""
+        last, gathered, in_a_row, real, first = self._place, self._gathered, self.in_a_row, 0, False
+        for number, one in enumerate(coming):
+            cost = self._cost(one, last)
+            if one.must_be_real or in_a_row >= self.settings.most_skips or gathered + cost > threshold:
+                real += 1
+                last, gathered, in_a_row = one.place, 0.0, 0
+                first = first or number == 0
+            else:
+                gathered += cost
+                in_a_row += 1
+        return real, first

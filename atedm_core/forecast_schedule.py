@@ -1,0 +1,139 @@
+"""The evaluations that a sampler will ask for: where they lie, and how much each counts in the result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from .forecast import half_log_snr
+
+_SAME_SIGMA = 1e-4
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation that is to come.
+
+    Attributes:
+        place: half the log-SNR.
+        weight: of its prediction in the step that the sampler takes with it, 0 and up.
+        must_be_real: whatever its error.
+    """
+
+    place: float
+    weight: float
+    must_be_real: bool = False
+
+
+def step_weights(sigmas: Sequence[float], multistep: bool) -> list[float]:
+    """Of each step's prediction in the latent after it: `1 - next / sigma`, the same for ODEs of every kind of model.
+
+    A multistep sampler also adds differences of predictions, as DPM-Solver++(2M) does (arXiv 2211.01095, algorithm 2).
+    An error is then in two steps, and large where a step is followed by a much longer one, as at the end of most
+    schedules.
+
+    Args:
+        sigmas: noise levels of a run, falling, one more than there are steps.
+        multistep: the sampler keeps earlier predictions.
+    """
+    plain = [1.0 - after / sigma if sigma > 0 else 1.0 for sigma, after in pairwise(sigmas)]
+    if not multistep:
+        return plain
+    widths = _log_widths(sigmas)
+    weights = list(plain)
+    for step, width in enumerate(widths):
+        if width is None:
+            continue
+        if step > 0 and (before := widths[step - 1]) is not None and before > 0:
+            extra = plain[step] * width / (2 * before)
+            weights[step] += extra
+            weights[step - 1] += extra
+    return weights
+
+
+def repayment_weights(sigmas: Sequence[float], stochastic: bool, multistep: bool) -> list[float | None]:
+    """Of each step's prediction in the result of the run, up to a factor; `None` where a forecast cannot be repaid.
+
+    To first order a step multiplies the latent's noise by `next / sigma` and, if it adds noise of its own, the rest by
+    that once more, so predictions weigh as the differences of `sigma ** -1` or `-2`. Nothing is repaid in the last
+    step, which replaces the latent, nor before a step so much longer that a multistep sampler would throw it about.
+    """
+    power = 2 if stochastic else 1
+    widths = _log_widths(sigmas)
+    weights: list[float | None] = []
+    for step, (sigma, after) in enumerate(pairwise(sigmas)):
+        if widths[step] is None or after >= sigma:
+            weights.append(None)
+            continue
+        weights.append(after**-power - sigma**-power)
+        following = widths[step + 1] if step + 1 < len(widths) else None
+        width = widths[step]
+        if multistep and following is not None and width is not None and following > 1.25 * width:
+            weights[-1] = None
+    return weights
+
+
+def _log_widths(sigmas: Sequence[float]) -> list[float | None]:
+    return [math.log(sigma / after) if sigma > 0 and after > 0 else None for sigma, after in pairwise(sigmas)]
+
+
+@dataclass
+class EvaluationSchedule:
+    """Where a run is, and what evaluations are still to come. Learns on the way how many a sampler makes in a step.
+
+    Attributes:
+        sigmas: noise levels of the run, falling, one more than there are steps.
+        flow: see `half_log_snr`.
+        multistep: see `step_weights`.
+        first_steps, last_steps: sampler steps at either end whose evaluations must be real.
+        step: the one that the last evaluation belongs to.
+        calls_per_step: as far as was seen: 1 for euler, 2 for heun, dpm_2 and dpmpp_sde.
+    """
+
+    sigmas: Sequence[float]
+    flow: bool
+    multistep: bool
+    first_steps: int
+    last_steps: int
+    step: int = -1
+    calls_per_step: int = 1
+    _calls: int = 0
+    _sigma: float = 0.0
+    _weights: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._weights = step_weights(self.sigmas, self.multistep)
+
+    @property
+    def steps(self) -> int:
+        """Of the sampler."""
+        return len(self.sigmas) - 1
+
+    @property
+    def place(self) -> float:
+        """Half the log-SNR of the last evaluation."""
+        return half_log_snr(self._sigma, self.flow)
+
+    def arrive(self, sigma: float) -> None:
+        """An evaluation at a noise level was asked for, real or not."""
+        reached = [at >= sigma * (1.0 - _SAME_SIGMA) for at in self.sigmas[:-1]]
+        step = max(sum(reached) - 1, 0)
+        self._calls = self._calls + 1 if step == self.step else 1
+        self.calls_per_step = max(self.calls_per_step, self._calls)
+        self.step, self._sigma = step, sigma
+
+    def coming(self) -> list[Evaluation]:
+        """The evaluation that was asked for last and those after it, one for the last step."""
+        found = [Evaluation(self.place, self._weights[self.step], self._must_be_real(self.step))]
+        for step in range(self.step, self.steps):
+            calls = self.calls_per_step if step < self.steps - 1 else 1
+            begin, end = (half_log_snr(self.sigmas[at], self.flow) for at in (step, step + 1))
+            for call in range(self._calls if step == self.step else 0, calls):
+                place = begin + (end - begin) * call / calls
+                found.append(Evaluation(place, self._weights[step], self._must_be_real(step)))
+        return found
+
+    def _must_be_real(self, step: int) -> bool:
+        return step < self.first_steps or step >= self.steps - self.last_steps

@@ -1,0 +1,1 @@
+"""How whole evaluations of a MODEL of any kind are left out."""

@@ -1,0 +1,169 @@
+"""The budget of real evaluations, and where they go."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atedm_core.forecast_plan import WORST_ERROR, BudgetController, ForecastSettings
+from atedm_core.forecast_schedule import EvaluationSchedule, repayment_weights, step_weights
+
+
+def falling(steps: int, highest: float = 14.6, lowest: float = 0.03) -> list[float]:
+    ratio = (lowest / highest) ** (1 / max(steps - 1, 1))
+    return [highest * ratio**step for step in range(steps)] + [0.0]
+
+
+def play(asked: ForecastSettings, sigmas, error, multistep=False, calls=1) -> str:
+    """A run by letters: R for real, . for forecast. `error(sigma)` is what every real evaluation measures."""
+    schedule = EvaluationSchedule(sigmas, False, multistep, asked.first_steps, asked.last_steps)
+    controller, letters = BudgetController(asked), ""
+    steps = len(sigmas) - 1
+    for step in range(steps):
+        for call in range(calls if step < steps - 1 else 1):
+            sigma = sigmas[step] if call == 0 else math.sqrt(sigmas[step] * sigmas[step + 1])
+            schedule.arrive(sigma)
+            coming = schedule.coming()
+            if controller.next_is_real(coming):
+                controller.spend(schedule.place)
+                if controller.real > 1:
+                    controller.learn(error(sigma))
+                letters += "R"
+            else:
+                controller.skip(coming[0])
+                letters += "."
+    return letters
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    steps=st.integers(1, 60),
+    compute=st.floats(0, 1),
+    exponent=st.floats(-0.5, 1.5),
+    multistep=st.booleans(),
+    calls=st.integers(1, 3),
+)
+def test_the_budget_is_met_within_one_evaluation(steps, compute, exponent, multistep, calls):
+    """Or missed by what the settings force to be real, whatever the errors."""
+    asked = ForecastSettings(compute)
+    letters = play(asked, falling(steps), lambda sigma: 0.005 * sigma**exponent, multistep, calls)
+    forced = calls * asked.first_steps + 1 + math.ceil(len(letters) / (asked.most_skips + 1))
+    target = compute * len(letters)
+    # a sampler's calls per step are known after its first steps, its last step's only when it is over
+    assert letters.count("R") <= max(target + 1.5, forced)
+    assert letters.count("R") >= min(target - 1.5, len(letters))
+
+
+@settings(deadline=None, max_examples=30)
+@given(steps=st.integers(5, 50), compute=st.floats(0, 0.9))
+def test_both_ends_are_real_and_no_row_of_forecasts_is_longer_than_allowed(steps, compute):
+    asked = ForecastSettings(compute, first_steps=2, last_steps=2, most_skips=3)
+    letters = play(asked, falling(steps), lambda sigma: 0.01)
+    assert letters.startswith("RR")
+    assert letters.endswith("RR")
+    assert "...." not in letters
+
+
+@given(steps=st.integers(1, 40))
+def test_all_of_the_compute_leaves_nothing_out(steps):
+    assert play(ForecastSettings(1.0), falling(steps), lambda sigma: 0.01) == "R" * steps
+
+
+def test_real_evaluations_go_where_errors_are_large():
+    letters = play(ForecastSettings(0.5), falling(40), lambda sigma: 0.002 * sigma**1.0)
+    assert letters[:20].count("R") > letters[20:].count("R") + 3
+
+
+def test_a_model_that_cannot_be_forecast_is_run_in_full():
+    sigmas = falling(30)
+    assert play(ForecastSettings(0.4), sigmas, lambda sigma: 20 * WORST_ERROR) == "R" * 30
+    assert play(ForecastSettings(0.4), sigmas, lambda sigma: math.nan) == "R" * 30
+
+
+def test_forecasts_go_on_when_a_later_evaluation_measures_a_small_error_again():
+    letters = play(ForecastSettings(0.5), falling(40), lambda sigma: math.inf if sigma > 2 else 0.01)
+    assert letters[:8] == "R" * 8
+    assert "." in letters[20:]
+
+
+def test_forbidden_forecasts_are_counted():
+    controller = BudgetController(ForecastSettings(0.3))
+    schedule = EvaluationSchedule(falling(20), False, False, 1, 1)
+    for sigma in falling(20)[:10]:
+        schedule.arrive(sigma)
+        assert controller.next_is_real(schedule.coming())
+        controller.spend(schedule.place)
+        controller.learn(50.0)
+    assert controller.refused > 0
+    assert controller.skipped == 0
+
+
+@given(st.integers(2, 40))
+def test_a_step_weighs_its_prediction_by_how_much_noise_it_takes(steps):
+    weights = step_weights(falling(steps), multistep=False)
+    assert len(weights) == steps
+    assert weights[-1] == 1.0
+    assert all(0 < weight <= 1 for weight in weights)
+
+
+def test_a_multistep_sampler_weighs_what_comes_before_a_long_step_heavily():
+    sigmas = [2.0, 1.6, 1.3, 1.0, 0.1, 0.0]
+    plain, multistep = step_weights(sigmas, False), step_weights(sigmas, True)
+    assert multistep[2] > 3 * plain[2]
+    assert multistep[3] > 3 * plain[3]
+    assert multistep[4] == plain[4]
+
+
+@given(st.integers(3, 30), st.booleans())
+def test_repayment_follows_what_an_error_does_to_the_end_of_the_run(steps, stochastic):
+    """Played through: an error of one in a step's prediction, in the latent before the last step."""
+    sigmas = falling(steps)
+
+    def effect(step):
+        ratios = [(after / at) ** (2 if stochastic else 1) for at, after in pairwise(sigmas)]
+        latent = 0.0
+        for number in range(steps - 1):
+            latent = ratios[number] * latent + (1 - ratios[number]) * (number == step)
+        return latent
+
+    weights = repayment_weights(sigmas, stochastic, multistep=False)
+    assert weights[-1] is None
+    first = effect(0)
+    for step in range(1, steps - 1):
+        assert weights[step] / weights[0] == pytest.approx(effect(step) / first, rel=1e-6)
+
+
+def test_nothing_is_repaid_before_a_step_that_would_throw_it_about():
+    sigmas = [2.0, 1.6, 1.3, 1.0, 0.1, 0.0]
+    assert repayment_weights(sigmas, False, multistep=True)[2] is None
+    assert repayment_weights(sigmas, False, multistep=False)[2] is not None
+
+
+@pytest.mark.parametrize(("calls", "expected"), [(1, 1), (2, 2), (3, 3)])
+def test_calls_of_a_step_are_learned(calls, expected):
+    sigmas = falling(10)
+    schedule = EvaluationSchedule(sigmas, False, False, 1, 1)
+    for step in range(3):
+        for call in range(calls):
+            schedule.arrive(sigmas[step] * (sigmas[step + 1] / sigmas[step]) ** (call / calls))
+    assert schedule.calls_per_step == expected
+    assert len(schedule.coming()) == 1 + 6 * expected + 1
+
+
+@pytest.mark.parametrize("sigmas", [[0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.5], [5.0, 5.0]])
+def test_odd_schedules_have_weights(sigmas):
+    for multistep in (False, True):
+        assert all(math.isfinite(weight) for weight in step_weights(sigmas, multistep))
+        assert len(repayment_weights(sigmas, False, multistep)) == len(sigmas) - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("compute", 1.1), ("compute", -0.1), ("first_steps", 0), ("most_skips", 0)]
+)
+def test_settings_outside_of_their_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        ForecastSettings(**{name: value})
