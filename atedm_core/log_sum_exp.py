@@ -13,21 +13,23 @@ import functools
 import logging
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
+HALF_DTYPES = (torch.float16, torch.bfloat16)
 CHUNK_LOGITS = 1 << 22
 """Logits the chunked form holds at once: 16 MiB in float32, which is well under any fused kernel's own inputs."""
 
-_HALF_DTYPES = (torch.float16, torch.bfloat16)
 _HEAD_SIZE_MULTIPLE = 8
 _PROBE_TOLERANCE = 2e-2
 
 Kernel = Callable[[Tensor, Tensor, float], Tensor]
 AttentionKernel = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+K = TypeVar("K")
 
 
 def log_sum_exp(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -53,7 +55,7 @@ def log_sum_exp(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Te
     _check_shapes(queries, keys, bias)
     scale = queries.shape[-1] ** -0.5
     head_size = queries.shape[-1] + (0 if bias is None else _bias_dimensions(queries.dtype))
-    kernel = _fused_kernel(queries.device, queries.dtype, head_size)
+    kernel = _try_out(_fused_kernel, queries, head_size)
     if kernel is None:
         return chunked_log_sum_exp(queries, keys, bias)
     if bias is not None:
@@ -72,7 +74,7 @@ def attention_with_log_sum_exp(queries: Tensor, keys: Tensor, values: Tensor) ->
     Returns:
         The attention `[B, H, M, D]` and the log-sum-exp `[B, H, M]` float32, or `None` where no kernel gives both.
     """
-    kernel = _attention_kernel(queries.device, queries.dtype, queries.shape[-1])
+    kernel = _try_out(_attention_kernel, queries, queries.shape[-1])
     return None if kernel is None else kernel(queries, keys, values)
 
 
@@ -81,17 +83,17 @@ def chunked_log_sum_exp(queries: Tensor, keys: Tensor, bias: Tensor | None = Non
 
     Never holds more than about `CHUNK_LOGITS` logits (or the logits of one query, where that is more).
     """
-    compute_dtype = _compute_dtype(queries.dtype)
+    dtype = compute_dtype(queries.dtype)
     scale = queries.shape[-1] ** -0.5
-    keys_transposed = keys.to(compute_dtype).transpose(-1, -2)
+    keys_transposed = keys.to(dtype).transpose(-1, -2)
     samples, heads, asking, _ = queries.shape
     chunk = max(1, CHUNK_LOGITS // max(1, samples * heads * keys.shape[-2]))
     parts = []
     for start in range(0, asking, chunk):
-        logits = queries[:, :, start : start + chunk].to(compute_dtype) @ keys_transposed
+        logits = queries[:, :, start : start + chunk].to(dtype) @ keys_transposed
         logits *= scale
         if bias is not None:
-            logits += bias.to(compute_dtype).unsqueeze(-2)
+            logits += bias.to(dtype).unsqueeze(-2)
         parts.append(logits.logsumexp(-1))
     return torch.cat(parts, dim=-1)
 
@@ -114,21 +116,22 @@ def append_bias(queries: Tensor, keys: Tensor, bias: Tensor, scale: float) -> tu
     """
     # A power of two multiplies without rounding; the nearest to 1/scale keeps both factors far from overflow.
     constant = 2.0 ** round(math.log2(1.0 / scale))
-    part = (bias.to(_compute_dtype(keys.dtype)) / (constant * scale)).unsqueeze(-1)
+    part = (bias.to(compute_dtype(keys.dtype)) / (constant * scale)).unsqueeze(-1)
     high = part.to(keys.dtype)
     columns = [high]
-    if keys.dtype in _HALF_DTYPES:
+    if keys.dtype in HALF_DTYPES:
         columns.append((part - high.to(part.dtype)).to(keys.dtype))
     constants = queries.new_full((*queries.shape[:-1], len(columns)), constant)
     return torch.cat([queries, constants], dim=-1), torch.cat([keys, *columns], dim=-1)
 
 
-def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """In which logits and similarities are computed: at least float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _bias_dimensions(dtype: torch.dtype) -> int:
-    return 2 if dtype in _HALF_DTYPES else 1
+    return 2 if dtype in HALF_DTYPES else 1
 
 
 def _check_shapes(queries: Tensor, keys: Tensor, bias: Tensor | None) -> None:
@@ -184,12 +187,20 @@ def _cuda_attention(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tens
     return out[0], out[1]
 
 
+def _try_out(find: Callable[..., K | None], queries: Tensor, head_size: int) -> K | None:
+    """What `find` finds, or none for this once where memory is too short to try: that says nothing of the kernel."""
+    try:
+        return find(queries.device, queries.dtype, head_size)
+    except torch.OutOfMemoryError:
+        return None
+
+
 @functools.cache
 def _attention_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> AttentionKernel | None:
     """The fused attention op that returns its log-sum-exp, if it runs and agrees; tried once, as `_fused_kernel` is."""
     if device.type == "cpu":
         kernel = _cpu_attention
-    elif device.type == "cuda" and dtype in _HALF_DTYPES and head_size % _HEAD_SIZE_MULTIPLE == 0:
+    elif device.type == "cuda" and dtype in HALF_DTYPES and head_size % _HEAD_SIZE_MULTIPLE == 0:
         kernel = _cuda_attention
     else:
         return None
@@ -201,7 +212,7 @@ def _candidates(device_type: str, dtype: torch.dtype) -> list[Kernel]:
     if device_type == "cpu":
         return [_cpu_flash]
     if device_type == "cuda":
-        return [_cuda_flash, _cuda_efficient, _cuda_cudnn] if dtype in _HALF_DTYPES else [_cuda_efficient]
+        return [_cuda_flash, _cuda_efficient, _cuda_cudnn] if dtype in HALF_DTYPES else [_cuda_efficient]
     return []
 
 
@@ -228,6 +239,8 @@ def _agrees(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_size:
     queries, keys = tokens[:, :, :16].contiguous(), tokens[:, :, 8:].contiguous()
     try:
         found = kernel(queries, keys, head_size**-0.5)
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, NotImplementedError):
         return False
     expected = chunked_log_sum_exp(queries, keys)

@@ -6,7 +6,7 @@ B samples, N tokens on the full grid, K kept tokens, C channels.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -45,47 +45,55 @@ class TokenSubset:
         """
         if self.stand_ins is None:
             return _nearest_in_order(self.keep_index, self.total)
-        own = torch.arange(self.kept, device=self.keep_index.device).expand_as(self.keep_index)
         source = self.keep_index.new_empty(len(self.keep_index), self.total)
-        return source.scatter_(1, self.keep_index, own).scatter_(1, self.drop_index, self.stand_ins)
+        source.scatter_(1, self.keep_index, _positions(self.keep_index))
+        return source.scatter_(1, self.drop_index, self.stand_ins)
 
     @classmethod
-    def top(cls, scores: Tensor, keep: int) -> TokenSubset:
-        """The `keep` best tokens of each sample, in grid order; equal scores go to the earlier position.
+    def top(cls, scores: Tensor, keep: int, order: EvenOrder | None = None) -> TokenSubset:
+        """The `keep` best tokens of each sample, in grid order.
 
         Args:
             scores: `[B, N]`, higher is better.
             keep: 1 to N.
+            order: of the grid, by which equal scores come; without it they go to the earlier position.
 
         >>> TokenSubset.top(torch.tensor([[0.1, 0.4, 0.1, 0.4]]), 3).keep_index.tolist()
         [[0, 1, 3]]
         """
         _check_keep(scores, keep)
-        return cls.from_order(scores.sort(dim=1, descending=True, stable=True).indices, keep)
+        return cls.from_order(_best_first(scores, order), keep)
 
     @classmethod
-    def stratified(cls, scores: Tensor, keep: int, grid: tuple[int, int], cell: int = 2) -> TokenSubset:
+    def stratified(
+        cls, scores: Tensor, keep: int, grid: tuple[int, int], cell: int = 2, order: EvenOrder | None = None
+    ) -> TokenSubset:
         """Coverage first, importance second: the best token of every cell, then the rest by global rank.
 
         Plain top-k piles the kept tokens up where attention piles up, and a dropped token then has no good stand-in.
         Where `keep` is less than the number of cells, the best of the cells' best tokens stay.
 
         Args:
-            scores: `[B, N]`, higher is better; equal scores go to the earlier position.
+            scores: `[B, N]`, higher is better; equal scores come in the grid's even order.
             keep: 1 to N.
             grid: (height, width) in tokens; height * width must be N.
             cell: edge of a square cell in tokens; cells at the right and lower edge may be smaller.
+            order: of the grid, made anew where it is not given.
 
         >>> TokenSubset.stratified(torch.tensor([[9.0, 8.0, 7.0, 1.0]]), 2, (1, 4)).keep_index.tolist()
         [[0, 2]]
         """
         _check_keep(scores, keep)
-        winners = _best_of_cells(scores, grid, cell)
-        if keep < winners.shape[1]:
-            preference = torch.full_like(scores, float("-inf")).scatter_(1, winners, scores.gather(1, winners))
-        else:
-            preference = scores.scatter(1, winners, float("inf"))
-        return cls.from_order(preference.sort(dim=1, descending=True, stable=True).indices, keep)
+        _check_cells(scores, grid, cell)
+        tokens = scores.shape[1]
+        best_first = _best_first(scores, order or EvenOrder.of(grid, scores.device))
+        ranks = torch.empty_like(best_first).scatter_(1, best_first, _positions(best_first))
+        # Max pooling is the search for the best of every cell in one kernel, and tells where it was found. Ranks are
+        # exact in float32 up to 4096 x 4096 tokens.
+        planes = -ranks.float().unflatten(1, (1, *grid))
+        _, winners = torch.nn.functional.max_pool2d(planes, cell, cell, ceil_mode=True, return_indices=True)
+        winners = winners.flatten(1)
+        return cls.from_order(ranks.scatter_add(1, winners, torch.full_like(winners, -tokens)).argsort(dim=1), keep)
 
     @classmethod
     def from_order(cls, order: Tensor, keep: int) -> TokenSubset:
@@ -132,31 +140,40 @@ def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
     return rows.view(samples, -1, channels)
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)
-def even_scores(grid: tuple[int, int], device: torch.device | None = None) -> Tensor:
-    """Scores `[height * width]` float32 in (0, 1], of which the highest n lie evenly over the grid for every n.
+@dataclass(frozen=True)
+class EvenOrder:
+    """An order of a grid's tokens of which the first n lie evenly over the grid for every n.
 
-    The order of Bayer's threshold matrix (Bayer 1973): the first half of the positions is a checkerboard, the first
-    quarter a square lattice, and so on. No two scores are alike, up to 4096 x 4096 tokens. Made once per grid and
-    device, so leave it as it is.
+    It is that of Bayer's threshold matrix (Bayer 1973): the first half of the positions is a checkerboard, the first
+    quarter a square lattice, and so on. It depends on the grid alone, so a run makes it once per grid and device.
 
-    Args:
-        grid: (height, width) in tokens.
-        device: where the scores are wanted.
-
-    >>> even_scores((2, 4)).argsort(descending=True).tolist()
-    [0, 2, 5, 7, 1, 3, 4, 6]
+    Attributes:
+        scores: `[N]` float32 in (0, 1], higher comes first; no two are alike, up to 4096 x 4096 tokens.
+        positions: `[N]` int64, in that order.
     """
-    height, width = grid
-    bits = max(1, (max(grid) - 1).bit_length())
-    y = torch.arange(height, device=device).unsqueeze(1)
-    x = torch.arange(width, device=device).unsqueeze(0)
-    threshold = torch.zeros(height, width, dtype=torch.int64, device=device)
-    for bit in range(bits):
-        # The lowest bit of a position decides most, so neighbours are far apart in the order.
-        threshold = 4 * threshold + 2 * (((x ^ y) >> bit) & 1) + ((y >> bit) & 1)
-    return 1.0 - threshold.flatten().float() / 4**bits
+
+    scores: Tensor
+    positions: Tensor
+
+    @classmethod
+    # Whoever makes it may be in inference mode, and whoever uses it later may not.
+    @torch.inference_mode(False)
+    def of(cls, grid: tuple[int, int], device: torch.device | None = None) -> EvenOrder:
+        """The order of a (height, width) grid, on `device`.
+
+        >>> EvenOrder.of((2, 4)).positions.tolist()
+        [0, 2, 5, 7, 1, 3, 4, 6]
+        """
+        height, width = grid
+        bits = max(1, (max(grid) - 1).bit_length())
+        y = torch.arange(height, device=device).unsqueeze(1)
+        x = torch.arange(width, device=device).unsqueeze(0)
+        threshold = torch.zeros(height, width, dtype=torch.int64, device=device)
+        for bit in range(bits):
+            # The lowest bit of a position decides most, so neighbours are far apart in the order.
+            threshold = 4 * threshold + 2 * (((x ^ y) >> bit) & 1) + ((y >> bit) & 1)
+        threshold = threshold.flatten()
+        return cls(1.0 - threshold.float() / 4**bits, threshold.argsort())
 
 
 def kept_tokens(tokens: int, ratio: float) -> int:
@@ -178,18 +195,24 @@ def _check_keep(scores: Tensor, keep: int) -> None:
         )
 
 
-def _best_of_cells(scores: Tensor, grid: tuple[int, int], cell: int) -> Tensor:
-    """`[B, cells]` int64, the position of the best token of every cell, the earlier of equals."""
+def _check_cells(scores: Tensor, grid: tuple[int, int], cell: int) -> None:
     height, width = grid
     if height * width != scores.shape[1] or cell < 1:
         raise ValueError(
             f"grid {height} x {width} with cells of {cell} does not fit {scores.shape[1]} tokens: "
             "height * width must be the number of tokens, and a cell's edge 1 or more"
         )
-    planes = scores.reshape(-1, 1, height, width)
-    # Max pooling is the search for the best of every cell in one kernel, and tells where it was found.
-    _, positions = torch.nn.functional.max_pool2d(planes, cell, cell, ceil_mode=True, return_indices=True)
-    return positions.flatten(1)
+
+
+def _best_first(scores: Tensor, order: EvenOrder | None) -> Tensor:
+    """`[B, N]` int64, positions by descending score; equal ones by `order`, or else the earlier first."""
+    if order is None:
+        return scores.sort(dim=1, descending=True, stable=True).indices
+    return order.positions[scores[:, order.positions].sort(dim=1, descending=True, stable=True).indices]
+
+
+def _positions(like: Tensor) -> Tensor:
+    return torch.arange(like.shape[1], device=like.device).expand_as(like)
 
 
 def _nearest_in_order(keep_index: Tensor, tokens: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""Benchmarks: `python dev.py bench NAME`. Modules that begin with an underscore are shared."""
+"""Benchmarks: `python dev.py bench NAME`. Modules with a command of their own are benchmarks; the others help them."""

@@ -45,6 +45,7 @@ PROMPTS = {
     "AT-EDM SDXL few steps (Lightning or LCM)": "a large white square in the center on a blue background",
     "AT-EDM SDXL with EasyCache": "a large orange cross in the center on a black background",
     "AT-EDM SD 1.5 text to image": "a large yellow circle in the center on a green background",
+    "AT-EDM SDXL with Step Forecast": "a large blue star in the center on a yellow background",
     "Compare with and without AT-EDM": "a large pink star in the center on a blue background",
 }
 DIAGRAMS = {

@@ -17,6 +17,7 @@ from .server import free_port, has_accelerator, port_is_free, server_command, se
 
 DEMO_FOLDER = "at-edm-demo"
 DEFAULT_PORT = 8188
+_IS_COMMAND = 'if __name__ == "__main__":'
 
 OVERVIEW = """\
 python dev.py demo            pictures with and without token pruning, side by side, into demo/out/
@@ -79,18 +80,24 @@ def demo_command(arguments: Sequence[str]) -> int:
     return run_in_host(prepare(), ["-m", "demo.run", *arguments])
 
 
+def benchmarks() -> dict[str, str]:
+    """Modules by the name of the benchmark, sorted: all with a command of their own, whatever folder they lie in."""
+    files = (ROOT / "benchmarks").rglob("*.py")
+    found = {file.stem: file for file in files if _IS_COMMAND in file.read_text(encoding="utf-8")}
+    return {name: ".".join(found[name].relative_to(ROOT).with_suffix("").parts) for name in sorted(found)}
+
+
 def bench_command(arguments: Sequence[str]) -> int:
     """`dev.py bench NAME`: one benchmark as a module of its own."""
-    folder = ROOT / "benchmarks"
-    names = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
-    listing = "\n".join(f"    python dev.py bench {name}" for name in names) or "    (none yet)"
+    modules = benchmarks()
+    listing = "\n".join(f"    python dev.py bench {name}" for name in modules)
     if not arguments or arguments[0] in ("-h", "--help"):
         say(f"Benchmarks:\n{listing}")
         return 0
     name, *rest = arguments
-    if name not in names:
+    if name not in modules:
         raise DevError(f"There is no benchmark {name!r}. There are:\n{listing}")
-    return run_in_host(prepare(dev_tools=True), ["-m", f"benchmarks.{name}", *rest])
+    return run_in_host(prepare(dev_tools=True), ["-m", modules[name], *rest])
 
 
 def test_command(arguments: Sequence[str]) -> int:

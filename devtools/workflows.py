@@ -42,6 +42,24 @@ def text_to_image(graph: Graph) -> None:
     save(graph, sample(graph, pruned["MODEL"], prompts, latent), loaded["VAE"])
 
 
+def with_forecast(graph: Graph) -> None:
+    """Fewer evaluations, and each of them cheaper."""
+    loaded = load(graph, SDXL)
+    pruned = graph.node("ATEDMApply", model=loaded["MODEL"])
+    faster = graph.node("StepForecastApply", model=pruned["MODEL"])
+    graph.note(
+        "**Step Forecast Apply** leaves evaluations of the model out and forecasts their answers. `compute` is the "
+        "share that is real: lower is faster and departs further from the full model's picture, 1 changes nothing. "
+        "**AT-EDM Apply** makes the real ones cheaper, so the two multiply, in any order.\n\nStep Forecast Apply works "
+        "on every model, by itself too: bypass AT-EDM Apply, or take it out where the model is no U-Net.\n\nThe log "
+        "says after each run how many evaluations were real and how far forecasts were off.",
+        "AT-EDM and forecasts",
+    )
+    prompts = describe(graph, loaded["CLIP"])
+    latent = empty_latent(graph)
+    save(graph, sample(graph, faster["MODEL"], prompts, latent), loaded["VAE"])
+
+
 def image_to_image(graph: Graph) -> None:
     """A picture as the start."""
     loaded = load(graph, SDXL, "1 - Checkpoint and picture")
@@ -219,6 +237,7 @@ WORKFLOWS: dict[str, Builder] = {
     "AT-EDM SDXL with LoRA and ControlNet": lora_and_controlnet,
     "AT-EDM SDXL few steps (Lightning or LCM)": few_steps,
     "AT-EDM SDXL with EasyCache": with_easycache,
+    "AT-EDM SDXL with Step Forecast": with_forecast,
     "AT-EDM SD 1.5 text to image": sd15_text_to_image,
     "Compare with and without AT-EDM": compare,
     "CAT Pruning SD3 text to image": sd3_text_to_image,

@@ -8,7 +8,16 @@ from .apply import ATEDMApply
 from .auto import ATEDMAuto
 from .budget import ATEDMBudget
 from .cat import CATPruningApply
+from .forecast import StepForecastApply
 from .report import ATEDMReport
 from .schedule import ATEDMSchedule
 
-NODES: list[type[io.ComfyNode]] = [ATEDMApply, ATEDMSchedule, ATEDMBudget, ATEDMReport, CATPruningApply, ATEDMAuto]
+NODES: list[type[io.ComfyNode]] = [
+    ATEDMApply,
+    ATEDMSchedule,
+    ATEDMBudget,
+    ATEDMReport,
+    CATPruningApply,
+    StepForecastApply,
+    ATEDMAuto,
+]

@@ -7,27 +7,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..atedm_core.unet import settings as choices
 from ..atedm_core.unet.schedule import DEFAULT_RATIO, DEFAULT_SCHEDULE, MAX_RATIO
-from ..atedm_core.unet.settings import (
-    DEFAULT_SETTINGS,
-    MAX_ITERATIONS,
-    MAX_RANK_INTERVAL,
-    PRUNE_POINTS,
-    RANKINGS,
-    RECOVERIES,
-    SELECTIONS,
-    STAND_INS,
-    VOTERS,
-    PrunePoint,
-    PruneSettings,
-    Ranking,
-    Recovery,
-    Selection,
-    StandIn,
-    Voters,
-)
+from ..atedm_core.unet.settings import DEFAULT_SETTINGS, PruneSettings
 from ..patches.unet.apply import apply_atedm
-from .types import Schedule, checked_schedule, faster_model
+from .types import advanced_combo, advanced_count, checked_schedule, faster_model, schedule_input, share_input
 
 
 class ATEDMApply(io.ComfyNode):
@@ -41,148 +25,90 @@ class ATEDMApply(io.ComfyNode):
             category="model/patch/unet",
             description=(
                 "Makes SDXL, SD 1.x and SD 2.x models faster without retraining: attention blocks run only on the "
-                "tokens that matter, and the others are filled in again. Place it between the model loader (and "
-                "LoRAs) and the sampler. The log says after each run what was saved."
+                "tokens that matter, and the others are filled in again. Place it between the model loader (and LoRAs) "
+                "and the sampler. The log says after each run what was saved."
             ),
             search_aliases=["atedm", "at-edm", "token pruning", "speed up", "accelerate", "faster sdxl", "tome"],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="A U-Net model: SDXL and its refiner, SSD-1B, Segmind Vega, SD 2.x or SD 1.x."
                 ),
-                io.Float.Input(
+                share_input(
                     "prune_ratio",
-                    default=DEFAULT_RATIO,
-                    min=0.0,
-                    max=MAX_RATIO,
-                    step=0.01,
-                    tooltip=(
-                        "Share of tokens that attention blocks drop. Higher is faster and departs further from the "
-                        "full model's picture. 0.63 is the paper's; 0 changes nothing at all."
-                    ),
+                    DEFAULT_RATIO,
+                    "Share of tokens that attention blocks drop. Higher is faster and departs further from the full "
+                    "model's picture. 0.63 is the paper's; 0 changes nothing at all.",
+                    limits=(0.0, MAX_RATIO),
                 ),
-                Schedule.Input(
-                    "schedule",
-                    optional=True,
-                    tooltip="From AT-EDM DSAP Schedule. Left open, all steps are pruned alike.",
-                ),
-                io.Combo.Input(
+                schedule_input("From AT-EDM DSAP Schedule. Left open, all steps are pruned alike."),
+                advanced_combo(
                     "selection",
-                    options=list(SELECTIONS),
-                    default=DEFAULT_SETTINGS.selection,
-                    optional=True,
-                    advanced=True,
-                    tooltip=(
-                        "For a ranking by attention. 'stratified' keeps the best token of every 2 x 2 cell first, so "
-                        "that every part of the picture stays covered. 'top-k' keeps the best overall, as in the "
-                        "paper. The other rankings cover every part by themselves, so there it changes nothing, "
-                        "except with 'temporal'."
-                    ),
+                    choices.SELECTIONS,
+                    DEFAULT_SETTINGS.selection,
+                    "For a ranking by attention. 'stratified' keeps the best token of every 2 x 2 cell first, so that "
+                    "every part of the picture stays covered. 'top-k' keeps the best overall, as in the paper. The "
+                    "other rankings cover every part by themselves, so there it changes nothing, except with "
+                    "'temporal'.",
                 ),
-                io.Combo.Input(
+                advanced_combo(
                     "recovery",
-                    options=list(RECOVERIES),
-                    default=DEFAULT_SETTINGS.recovery,
-                    optional=True,
-                    advanced=True,
-                    tooltip=(
-                        "What a dropped token gets back. 'update': its own state and its stand-in's change. 'copy': "
-                        "its stand-in's state, as in the paper. 'interpolate': a blend of the nearest kept tokens. "
-                        "'zero': nothing. 'temporal': its own last change, remembered from an earlier step, while all "
-                        "tokens take turns; about as near to the full model as 'update', for some memory (84 MB for "
-                        "SDXL at 1024 px)."
-                    ),
+                    choices.RECOVERIES,
+                    DEFAULT_SETTINGS.recovery,
+                    "What a dropped token gets back. 'update': its own state and its stand-in's change. 'copy': its "
+                    "stand-in's state, as in the paper. 'interpolate': a blend of the nearest kept tokens. 'zero': "
+                    "nothing. 'temporal': its own last change, remembered from an earlier step, while all tokens take "
+                    "turns; about as near to the full model as 'update', for some memory (84 MB for SDXL at 1024 px).",
                 ),
-                io.Combo.Input(
+                advanced_combo(
                     "stand_in",
-                    options=list(STAND_INS),
-                    default=DEFAULT_SETTINGS.stand_in,
-                    optional=True,
-                    advanced=True,
-                    tooltip=(
-                        "Which kept token stands for a dropped one. 'cosine': the most alike. 'attention': the one it "
-                        "attends to most, as in the paper. 'grid': the nearest in the picture."
-                    ),
+                    choices.STAND_INS,
+                    DEFAULT_SETTINGS.stand_in,
+                    "Which kept token stands for a dropped one. 'cosine': the most alike. 'attention': the one it "
+                    "attends to most, as in the paper. 'grid': the nearest in the picture.",
                 ),
-                io.Combo.Input(
+                advanced_combo(
                     "ranking",
-                    options=list(RANKINGS),
-                    default=DEFAULT_SETTINGS.ranking,
-                    optional=True,
-                    advanced=True,
-                    tooltip=(
-                        "What decides which tokens stay. 'redundancy': those that nothing near them resembles, the "
-                        "nearest to the full model's picture. 'self-attention': those that receive the most "
-                        "attention, as in the paper. 'cross-attention': the same by the prompt, which empties "
-                        "backgrounds. 'none': tokens in an even order, which costs nothing."
-                    ),
+                    choices.RANKINGS,
+                    DEFAULT_SETTINGS.ranking,
+                    "What decides which tokens stay. 'redundancy': those that nothing near them resembles, the nearest "
+                    "to the full model's picture. 'self-attention': those that receive the most attention, as in the "
+                    "paper. 'cross-attention': the same by the prompt, which empties backgrounds. 'none': tokens in an "
+                    "even order, which costs nothing.",
                 ),
-                io.Int.Input(
+                advanced_count(
                     "iterations",
-                    default=DEFAULT_SETTINGS.iterations,
-                    min=1,
-                    max=MAX_ITERATIONS,
-                    optional=True,
-                    advanced=True,
-                    tooltip=(
-                        "Rounds of page rank, for a ranking by attention. Each costs at most one attention call a "
-                        "block."
-                    ),
+                    DEFAULT_SETTINGS.iterations,
+                    (1, choices.MAX_ITERATIONS),
+                    "Rounds of page rank, for a ranking by attention. Each costs at most one attention call a block.",
                 ),
-                io.Combo.Input(
+                advanced_combo(
                     "prune_from",
-                    options=list(PRUNE_POINTS),
-                    default=DEFAULT_SETTINGS.prune_from,
-                    optional=True,
-                    advanced=True,
-                    tooltip=(
-                        "Where in each attention block tokens are dropped. 'after first layer' is the paper's. "
-                        "'inside first layer' is faster, 'block start' the fastest, and each is further from the full "
-                        "model's picture. For a ranking by attention 'block start' uses an earlier step's ranking, "
-                        "and needs rank_interval above 1."
-                    ),
+                    choices.PRUNE_POINTS,
+                    DEFAULT_SETTINGS.prune_from,
+                    "Where in each attention block tokens are dropped. 'after first layer' is the paper's. 'inside "
+                    "first layer' is faster, 'block start' the fastest, and each is further from the full model's "
+                    "picture. For a ranking by attention 'block start' uses an earlier step's ranking, and needs "
+                    "rank_interval above 1.",
                 ),
-                io.Int.Input(
+                advanced_count(
                     "rank_interval",
-                    default=DEFAULT_SETTINGS.rank_interval,
-                    min=1,
-                    max=MAX_RANK_INTERVAL,
-                    optional=True,
-                    advanced=True,
-                    tooltip=(
-                        "For a ranking by attention: rank the tokens at every n-th step, and use the last ranking in "
-                        "between. 1 ranks at every step. Higher is faster and follows the picture less closely."
-                    ),
+                    DEFAULT_SETTINGS.rank_interval,
+                    (1, choices.MAX_RANK_INTERVAL),
+                    "For a ranking by attention: rank the tokens at every n-th step, and use the last ranking in "
+                    "between. 1 ranks at every step. Higher is faster and follows the picture less closely.",
                 ),
-                io.Combo.Input(
+                advanced_combo(
                     "voters",
-                    options=list(VOTERS),
-                    default=DEFAULT_SETTINGS.voters,
-                    optional=True,
-                    advanced=True,
-                    tooltip=(
-                        "Whose attention counts in a ranking by self-attention. 'lattice': about 256 tokens, evenly "
-                        "spread. 'all': every token, as in the paper, which costs more."
-                    ),
+                    choices.VOTERS,
+                    DEFAULT_SETTINGS.voters,
+                    "Whose attention counts in a ranking by self-attention. 'lattice': about 256 tokens, evenly "
+                    "spread. 'all': every token, as in the paper, which costs more.",
                 ),
             ],
             outputs=[faster_model()],
         )
 
     @classmethod
-    def execute(
-        cls,
-        model: Any,
-        prune_ratio: float,
-        schedule: Any = None,
-        selection: Selection = DEFAULT_SETTINGS.selection,
-        recovery: Recovery = DEFAULT_SETTINGS.recovery,
-        stand_in: StandIn = DEFAULT_SETTINGS.stand_in,
-        ranking: Ranking = DEFAULT_SETTINGS.ranking,
-        iterations: int = DEFAULT_SETTINGS.iterations,
-        prune_from: PrunePoint = DEFAULT_SETTINGS.prune_from,
-        rank_interval: int = DEFAULT_SETTINGS.rank_interval,
-        voters: Voters = DEFAULT_SETTINGS.voters,
-    ) -> io.NodeOutput:
-        settings = PruneSettings(ranking, iterations, selection, stand_in, recovery, prune_from, rank_interval, voters)
+    def execute(cls, model: Any, prune_ratio: float, schedule: Any = None, **advanced: Any) -> io.NodeOutput:
         wanted = replace(checked_schedule(schedule) or DEFAULT_SCHEDULE, prune_ratio=prune_ratio)
-        return io.NodeOutput(apply_atedm(model, wanted, settings))
+        return io.NodeOutput(apply_atedm(model, wanted, PruneSettings(**advanced)))

@@ -9,16 +9,11 @@ from comfy_api.latest import io
 from ..atedm_core.dit.schedule import LEAST_FULL_STEPS, CATSchedule
 from ..atedm_core.dit.selection import DEFAULT_KEEP, MAX_CLUSTERS, CATSelection
 from ..patches.dit.apply import apply_cat
-from .types import faster_model
+from .types import advanced_count, advanced_share, faster_model, share_input
 
 _SELECTION = CATSelection()
 _SCHEDULE = CATSchedule()
-_MIN_KEEP = 0.05
 _MOST_STEPS = 1000
-
-
-def _count(name: str, default: int, least: int, most: int, tooltip: str) -> io.Int.Input:
-    return io.Int.Input(name, default=default, min=least, max=most, optional=True, advanced=True, tooltip=tooltip)
 
 
 class CATPruningApply(io.ComfyNode):
@@ -44,67 +39,47 @@ class CATPruningApply(io.ComfyNode):
                         "Qwen-Image."
                     ),
                 ),
-                io.Float.Input(
+                share_input(
                     "keep_ratio",
-                    default=DEFAULT_KEEP,
-                    min=_MIN_KEEP,
-                    max=1.0,
-                    step=0.01,
-                    tooltip=(
-                        "Share of image tokens that a pruned step computes. Lower is faster and departs further from "
-                        "the full model's picture. 0.3 is the paper's; 1 changes nothing at all."
-                    ),
+                    DEFAULT_KEEP,
+                    "Share of image tokens that a pruned step computes. Lower is faster and departs further from the "
+                    "full model's picture. 0.3 is the paper's; 1 changes nothing at all.",
+                    limits=(0.05, 1.0),
                 ),
-                io.Float.Input(
+                share_input(
                     "warmup",
-                    default=_SCHEDULE.warmup,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip=(
-                        "Share of the run's steps, from the first on, that compute all tokens. They decide what is in "
-                        "the picture. 0.29 is the paper's 8 of 28 steps."
-                    ),
+                    _SCHEDULE.warmup,
+                    "Share of the run's steps, from the first on, that compute all tokens. They decide what is in the "
+                    "picture. 0.29 is the paper's 8 of 28 steps.",
                 ),
-                _count(
+                advanced_count(
                     "least_full_steps",
                     _SCHEDULE.least_full_steps,
-                    LEAST_FULL_STEPS,
-                    _MOST_STEPS,
+                    (LEAST_FULL_STEPS, _MOST_STEPS),
                     "The warm-up has at least this many steps, however short the run is.",
                 ),
-                _count(
+                advanced_count(
                     "clusters",
                     _SELECTION.clusters,
-                    1,
-                    MAX_CLUSTERS,
+                    (1, MAX_CLUSTERS),
                     "The picture's tokens are grouped once into this many clusters, and compared by cluster.",
                 ),
-                io.Float.Input(
+                advanced_share(
                     "hot_share",
-                    default=_SELECTION.hot_share,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    optional=True,
-                    advanced=True,
-                    tooltip=(
-                        "Share of the computed tokens that goes to the clusters that changed most. The rest goes to "
-                        "the tokens that have waited longest. With 0 all tokens simply take turns."
-                    ),
+                    _SELECTION.hot_share,
+                    "Share of the computed tokens that goes to the clusters that changed most. The rest goes to the "
+                    "tokens that have waited longest. With 0 all tokens simply take turns.",
                 ),
-                _count(
+                advanced_count(
                     "refresh_interval",
                     _SCHEDULE.refresh_interval,
-                    0,
-                    _MOST_STEPS,
+                    (0, _MOST_STEPS),
                     "After the warm-up every n-th step computes all tokens again. 0 for none, as in the paper.",
                 ),
-                _count(
+                advanced_count(
                     "last_full_steps",
                     _SCHEDULE.last_full_steps,
-                    0,
-                    _MOST_STEPS,
+                    (0, _MOST_STEPS),
                     "So many steps at the end compute all tokens. 0 for none, as in the paper.",
                 ),
             ],

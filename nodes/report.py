@@ -8,11 +8,12 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..patches.dit.apply import applied_cat
-from ..patches.host.finished_runs import find_record, find_whole_run
+from ..patches.host.finished_runs import find_baseline, find_record
 from ..patches.host.preview import latent_preview
 from ..patches.unet.apply import applied_method
 from ..report.record import RunRecord
 from ..report.text import describe_run, headline
+from .types import named_output
 
 _NOTHING_APPLIED = (
     "This model is not pruned. Connect the model that comes out of AT-EDM Apply or CAT Pruning Apply, the one that "
@@ -23,8 +24,8 @@ _NO_RUN = (
     "decoded from it, and sample again (with another seed, say)."
 )
 _NO_MAPS = (
-    "Token maps were not recorded: this was sampled before a report was in the workflow. The numbers are complete. "
-    "For the maps, sample again (with another seed, say)."
+    "Token maps were not recorded: this was sampled before a report was in the workflow. The numbers are complete. For "
+    "the maps, sample again (with another seed, say)."
 )
 _NO_PRUNING = "Every token was computed in every model call, so there is nothing to map."
 _NOT_TRACED = (
@@ -60,17 +61,9 @@ class ATEDMReport(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(
-                    "token_maps",
-                    display_name="token_maps",
-                    tooltip="Which tokens were kept, block by block or step by step.",
-                ),
-                io.Image.Output(
-                    "chart",
-                    display_name="chart",
-                    tooltip="Tokens kept and FLOPs saved, over the run and by block or step.",
-                ),
-                io.String.Output("report", display_name="report", tooltip="Everything in numbers, as text."),
+                named_output(io.Image, "token_maps", "Which tokens were kept, block by block or step by step."),
+                named_output(io.Image, "chart", "Tokens kept and FLOPs saved, over the run and by block or step."),
+                named_output(io.String, "report", "Everything in numbers, as text."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -84,31 +77,28 @@ class ATEDMReport(io.ComfyNode):
         record, traced = find_record(method, "result")
         if record is None:
             return _say("No run to report", _NO_RUN)
-        whole = find_whole_run(record) if record.pruned else None
-        text = describe_run(record, whole)
+        baseline = find_baseline(record) if record.pruned else None
+        text = describe_run(record, baseline)
         if not traced:
             text = f"{text}\n\nnote: {_NOT_TRACED}"
-        maps, chart = _token_maps(record, model, result), _chart(record, whole)
+        maps, chart = _token_maps(record, model, result), _chart(record, baseline)
         _show_line(cls.hidden, headline(record))
         return io.NodeOutput(maps, chart, text, ui=_shown(maps, chart, text))
 
 
 def _say(title: str, text: str) -> io.NodeOutput:
     """The same sentence in all three outputs: a report that cannot be made must not stop the workflow."""
-    from ..report.card import draw_card
-
-    card = _image(draw_card(title, text))
+    card = _card(title, text)
     return io.NodeOutput(card, card, text, ui=_shown(card, card[:0], text))
 
 
 def _token_maps(record: RunRecord, model: Any, result: Any) -> torch.Tensor:
     """One sheet for every picture of the batch that was recorded: `[S, H, W, 3]`."""
-    from ..report.card import draw_card
     from ..report.maps import draw_maps
 
     samples = max((len(place.kept_share) for place in record.places if place.kept_share is not None), default=0)
     if samples == 0:
-        return _image(draw_card(f"Tokens {record.wording.kept}", _NO_MAPS if record.pruned else _NO_PRUNING))
+        return _card(f"Tokens {record.wording.kept}", _NO_MAPS if record.pruned else _NO_PRUNING)
     pictures = _pictures(model, result)
     sheets = []
     for sample in range(samples):
@@ -117,13 +107,12 @@ def _token_maps(record: RunRecord, model: Any, result: Any) -> torch.Tensor:
     return torch.cat(sheets)
 
 
-def _chart(record: RunRecord, whole: RunRecord | None) -> torch.Tensor:
-    from ..report.card import draw_card
+def _chart(record: RunRecord, baseline: RunRecord | None) -> torch.Tensor:
     from ..report.chart import draw_chart
 
     if not record.places:
-        return _image(draw_card(headline(record), " ".join(record.notes)))
-    return _image(draw_chart(record, whole))
+        return _card(headline(record), " ".join(record.notes))
+    return _image(draw_chart(record, baseline))
 
 
 def _pictures(model: Any, result: Any) -> torch.Tensor | None:
@@ -131,6 +120,12 @@ def _pictures(model: Any, result: Any) -> torch.Tensor | None:
     if isinstance(result, dict):
         return latent_preview(model, result["samples"])
     return result[..., :3].float().cpu() if isinstance(result, torch.Tensor) and result.ndim == 4 else None
+
+
+def _card(title: str, text: str) -> torch.Tensor:
+    from ..report.card import draw_card
+
+    return _image(draw_card(title, text))
 
 
 def _image(pixels: Any) -> torch.Tensor:

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..atedm_core.unet.schedule import (
-    EARLY_BLOCKS,
-    MAX_LEVEL_SCALE,
-    MAX_RATIO,
-    PAPER_EARLY_PERCENT,
-    RAMPS,
-    DSAPSchedule,
-    EarlyBlocks,
-    Ramp,
-)
+from ..atedm_core.unet import schedule as dsap
 from ..atedm_core.unet.structure import LEVEL_NAMES
-from .types import Schedule
+from .types import Schedule, advanced_combo, advanced_share, named_output, share_input
 
 _LEVEL_HINTS = {
     "full": "SD 1.x and 2.x have attention there, SDXL has none.",
@@ -26,18 +17,12 @@ _LEVEL_HINTS = {
 
 
 def _level_input(name: str) -> io.Float.Input:
-    return io.Float.Input(
+    return advanced_share(
         f"{name}_level",
-        default=1.0,
-        min=0.0,
-        max=MAX_LEVEL_SCALE,
-        step=0.05,
-        optional=True,
-        advanced=True,
-        tooltip=(
-            f"Multiplies prune_ratio in attention blocks at {name} latent resolution; 0 leaves them whole. "
-            f"{_LEVEL_HINTS[name]}"
-        ),
+        1.0,
+        f"Multiplies prune_ratio in attention blocks at {name} latent resolution; 0 leaves them whole. "
+        f"{_LEVEL_HINTS[name]}",
+        limits=(0.0, dsap.MAX_LEVEL_SCALE),
     )
 
 
@@ -51,60 +36,43 @@ class ATEDMSchedule(io.ComfyNode):
             display_name="AT-EDM DSAP Schedule",
             category="model/patch/unet",
             description=(
-                "Denoising-Steps-Aware Pruning for AT-EDM Apply: prune less while the first steps lay out the "
-                "picture. Its defaults are the paper's. Without this node AT-EDM Apply prunes all steps alike."
+                "Denoising-Steps-Aware Pruning for AT-EDM Apply: prune less while the first steps lay out the picture. "
+                "Its defaults are the paper's. Without this node AT-EDM Apply prunes all steps alike."
             ),
             search_aliases=["atedm", "at-edm", "dsap", "pruning schedule", "token pruning", "speed"],
             inputs=[
-                io.Float.Input(
+                share_input(
                     "early_percent",
-                    default=PAPER_EARLY_PERCENT,  # who adds this node wants an early phase: the paper's, to begin with
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip=(
-                        "How long the early phase lasts, as a share of the noise range: 0.3 is the noisiest 30 %, "
-                        "whatever the sampler, scheduler or denoise. 0 prunes fully from the start."
-                    ),
+                    dsap.PAPER_EARLY_PERCENT,  # who adds this node wants an early phase: the paper's
+                    "How long the early phase lasts, as a share of the noise range: 0.3 is the noisiest 30 %, whatever "
+                    "the sampler, scheduler or denoise. 0 prunes fully from the start.",
                 ),
-                io.Float.Input(
+                share_input(
                     "early_ratio",
-                    default=0.0,
-                    min=0.0,
-                    max=MAX_RATIO,
-                    step=0.01,
-                    tooltip=(
-                        "Share of tokens that the spared blocks drop in the early phase, at most prune_ratio. "
-                        "0 leaves them whole."
-                    ),
+                    0.0,
+                    "Share of tokens that the spared blocks drop in the early phase, at most prune_ratio. 0 leaves "
+                    "them whole.",
+                    limits=(0.0, dsap.MAX_RATIO),
                 ),
                 io.Combo.Input(
                     "early_blocks",
-                    options=list(EARLY_BLOCKS),
+                    options=list(dsap.EARLY_BLOCKS),
                     default="stage ends",
                     tooltip=(
                         "Which attention blocks are spared early. 'stage ends': the first of each down stage and the "
                         "last of each up stage, as in the paper. 'all': every block. 'none': no schedule."
                     ),
                 ),
-                io.Combo.Input(
+                advanced_combo(
                     "ramp",
-                    options=list(RAMPS),
-                    default="step",
-                    optional=True,
-                    advanced=True,
-                    tooltip=(
-                        "How spared blocks come to the full ratio: in one 'step' when the early phase ends, as in the "
-                        "paper, or 'linear' or 'cosine' over the early phase."
-                    ),
+                    dsap.RAMPS,
+                    "step",
+                    "How spared blocks come to the full ratio: in one 'step' when the early phase ends, as in the "
+                    "paper, or 'linear' or 'cosine' over the early phase.",
                 ),
                 *(_level_input(name) for name in LEVEL_NAMES),
             ],
-            outputs=[
-                Schedule.Output(
-                    "schedule", display_name="schedule", tooltip="Connect to the schedule input of AT-EDM Apply."
-                )
-            ],
+            outputs=[named_output(Schedule, "schedule", "Connect to the schedule input of AT-EDM Apply.")],
         )
 
     @classmethod
@@ -112,8 +80,8 @@ class ATEDMSchedule(io.ComfyNode):
         cls,
         early_percent: float,
         early_ratio: float,
-        early_blocks: EarlyBlocks,
-        ramp: Ramp = "step",
+        early_blocks: dsap.EarlyBlocks,
+        ramp: dsap.Ramp = "step",
         full_level: float = 1.0,
         half_level: float = 1.0,
         quarter_level: float = 1.0,
@@ -121,11 +89,5 @@ class ATEDMSchedule(io.ComfyNode):
     ) -> io.NodeOutput:
         levels = (full_level, half_level, quarter_level, eighth_level)
         return io.NodeOutput(
-            DSAPSchedule(
-                early_percent=early_percent,
-                early_ratio=early_ratio,
-                early_blocks=early_blocks,
-                ramp=ramp,
-                level_scales=levels,
-            )
+            dsap.DSAPSchedule(dsap.DEFAULT_RATIO, early_percent, early_ratio, early_blocks, ramp, levels)
         )

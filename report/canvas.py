@@ -41,18 +41,16 @@ class Sheet:
         self, at: Point, text: str, size: int = 13, color: Color = INK, *, bold: bool = False, anchor: Anchor = "la"
     ) -> None:
         """One line of text."""
-        place = (at[0] * _FINENESS, at[1] * _FINENESS)
-        weight = size * _FINENESS / 40 if bold else 0
         font = _font(size * _FINENESS)
         if isinstance(font, ImageFont.FreeTypeFont):
-            self._draw.text(place, text, color, font, anchor, stroke_width=weight, stroke_fill=color)
+            weight = size * _FINENESS / 40 if bold else 0
+            self._draw.text(_fine(at), text, color, font, anchor, stroke_width=weight, stroke_fill=color)
         else:  # a Pillow without FreeType has one small bitmap font, which knows no anchors
-            self._draw.text(place, text, color, font)
+            self._draw.text(_fine(at), text, color, font)
 
     def line(self, points: Sequence[Point], color: Color, width: float = 1) -> None:
         """A line through points."""
-        path = [(x * _FINENESS, y * _FINENESS) for x, y in points]
-        self._draw.line(path, color, max(1, round(width * _FINENESS)), joint="curve")
+        self._draw.line([*map(_fine, points)], color, max(1, round(width * _FINENESS)), joint="curve")
 
     def dot(self, at: Point, radius: float, color: Color) -> None:
         """A filled circle with a thin rim of paper."""
@@ -62,19 +60,14 @@ class Sheet:
 
     def box(self, at: Point, size: Point, fill: Color, radius: float = 0) -> None:
         """A filled rectangle; nothing where it is narrower than a hair."""
-        if size[0] * _FINENESS < 1 or size[1] * _FINENESS < 1:
-            return
-        x, y = at[0] * _FINENESS, at[1] * _FINENESS
-        corners = (x, y, x + size[0] * _FINENESS - 1, y + size[1] * _FINENESS - 1)
-        self._draw.rounded_rectangle(corners, radius * _FINENESS, fill)
+        (x, y), (width, height) = _fine(at), _fine(size)
+        if min(width, height) >= 1:
+            self._draw.rounded_rectangle((x, y, x + width - 1, y + height - 1), radius * _FINENESS, fill)
 
     def picture(self, at: Point, size: Point, pixels: np.ndarray, smooth: bool = True) -> None:
         """An array `[height, width, 3]` of 0 to 1, scaled to `size`; not smooth shows its single values."""
-        scaled = _as_image(pixels).resize(
-            (round(size[0] * _FINENESS), round(size[1] * _FINENESS)),
-            Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST,
-        )
-        self._image.paste(scaled, (round(at[0] * _FINENESS), round(at[1] * _FINENESS)))
+        (x, y), (width, height) = _fine(at), _fine(size)
+        self._image.paste(_resized(pixels, round(width), round(height), smooth), (round(x), round(y)))
 
     def pixels(self) -> np.ndarray:
         """The sheet as `[height, width, 3]` float32 of 0 to 1."""
@@ -89,15 +82,18 @@ def text_width(text: str, size: int = 13) -> float:
 def spread_colors(share: np.ndarray) -> np.ndarray:
     """Shares of 0 to 1 as colours `[..., 3]` of 0 to 1: violet for never, yellow for always."""
     stops = np.linspace(0.0, 1.0, len(_SPREAD))
-    channels = [np.interp(share, stops, [color[i] / 255.0 for color in _SPREAD]) for i in range(3)]
-    return np.stack(channels, axis=-1)
+    return np.stack([np.interp(share, stops, np.divide(channel, 255.0)) for channel in zip(*_SPREAD, strict=True)], -1)
 
 
 def resized(pixels: np.ndarray, width: int, height: int, smooth: bool = True) -> np.ndarray:
     """An array `[h, w, 3]` of 0 to 1 at another size."""
-    how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
-    return np.asarray(_as_image(pixels).resize((width, height), how), np.float32) / 255.0
+    return np.asarray(_resized(pixels, width, height, smooth), np.float32) / 255.0
 
 
-def _as_image(pixels: np.ndarray) -> Image.Image:
-    return Image.fromarray((np.clip(pixels, 0.0, 1.0) * 255.0).round().astype(np.uint8))
+def _resized(pixels: np.ndarray, width: int, height: int, smooth: bool) -> Image.Image:
+    image = Image.fromarray((np.clip(pixels, 0.0, 1.0) * 255.0).round().astype(np.uint8))
+    return image.resize((width, height), Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST)
+
+
+def _fine(place: Point) -> Point:
+    return place[0] * _FINENESS, place[1] * _FINENESS

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from .canvas import ACCENT, FILL, INK, MUTED, PAPER, RULE, SERIES, Color, Point, Sheet, text_width
-from .record import PlaceRecord, RunRecord, Tally, Wording, over_progress
+from .record import Groups, RunRecord, Wording, over_progress
 
 _WIDTH = 1278
 _MARGIN = 28
@@ -23,38 +21,29 @@ _SAVED_BAR = 198
 _NAME = 96
 _SAVED_AT = _RIGHT + _NAME + _BAR + 26
 
-Timeline = Sequence[tuple[float, Tally]]
 
-
-def draw_chart(record: RunRecord, whole: RunRecord | None) -> np.ndarray:
-    """The sheet `[H, W, 3]` of 0 to 1.
-
-    Args:
-        record: of a run.
-        whole: the same work with nothing pruned, for the measured speed-up.
-    """
+def draw_chart(record: RunRecord, baseline: RunRecord | None) -> np.ndarray:
+    """The sheet `[H, W, 3]` of 0 to 1, with the measured speed-up where there is a run without pruning."""
     groups = record.rows()
     rows = sum(_GROUP + _ROW * len(places) for _, places in groups)
     height = _TOP + max(rows + 26, _LEAST_PLOT + 96) + 10
     sheet = Sheet(_WIDTH, height)
     sheet.text((_MARGIN, 24), f"{record.wording.method}: what this run did", 24, bold=True)
-    _draw_figures(sheet, record, whole)
+    _draw_figures(sheet, record, baseline)
     colors = {name: SERIES[i % len(SERIES)] for i, (name, _) in enumerate(groups)}
     _draw_plot(sheet, record, colors, min(height - _TOP - 106, _MOST_PLOT))
     _draw_bars(sheet, record.wording, groups, colors)
     return sheet.pixels()
 
 
-def _draw_figures(sheet: Sheet, record: RunRecord, whole: RunRecord | None) -> None:
-    """The run in a row of numbers."""
+def _draw_figures(sheet: Sheet, record: RunRecord, baseline: RunRecord | None) -> None:
     spent, wording = record.spent, record.wording
     shares = [(f"{spent.kept_share:.1%}", f"of tokens {wording.kept}")]
     if wording.part:
         shares.append((f"{spent.saved_share:.1%}", f"of {wording.part} FLOPs saved"))
     shares.append((f"{record.model_saved_share:.1%}", "of the model's FLOPs saved"))
     figures = [*shares, (f"{record.seconds_per_step:.3g} s", f"a step, {record.steps} steps")]
-    if whole is not None and record.seconds:
-        speed = whole.seconds_per_step / record.seconds_per_step
+    if (speed := record.speed_up_over(baseline)) is not None:
         figures.append((f"{speed:.2f}x", f"as fast as with {wording.unpruned}"))
     elif record.pruned:
         figures.append((f"{record.ideal_speed_up:.2f}x", "as fast, by its FLOPs"))
@@ -80,9 +69,8 @@ def _draw_plot(sheet: Sheet, record: RunRecord, colors: dict[str, Color], height
     for progress in (0.0, 0.25, 0.5, 0.75, 1.0):
         x, y = place(progress, 0)
         sheet.text((x, y + 8), f"{progress:.0%}", 12, MUTED, anchor="ma")
-    sheet.text(
-        (left + width / 2, top + height + 26), "sampling progress (0 % is the most noise)", 12, MUTED, anchor="ma"
-    )
+    below, middle = top + height + 26, left + width / 2
+    sheet.text((middle, below), "sampling progress (0 % is the most noise)", 12, MUTED, anchor="ma")
     what = f"tokens {record.wording.kept}"
     legend = [(f"{name}, {what}" if len(colors) > 1 else what, color) for name, color in colors.items()]
     for name, places in record.groups():
@@ -112,16 +100,13 @@ def _draw_legend(sheet: Sheet, entries: list[tuple[str, Color]], x: float, y: fl
         x += needed + 18
 
 
-def _draw_bars(
-    sheet: Sheet, wording: Wording, groups: tuple[tuple[str, tuple[PlaceRecord, ...]], ...], colors: dict[str, Color]
-) -> None:
+def _draw_bars(sheet: Sheet, wording: Wording, groups: Groups, colors: dict[str, Color]) -> None:
     sheet.text((_RIGHT, 150), f"By {wording.place}", 15, bold=True)
     sheet.text((_RIGHT + _NAME, 153), f"tokens {wording.kept}", 12, MUTED)
     sheet.text((_SAVED_AT, 153), "FLOPs saved", 12, MUTED)
     y = float(_TOP)
     for name, places in groups:
-        grid = places[0].grid
-        sheet.text((_RIGHT, y + 6), f"{name[0].upper()}{name[1:]}, {grid[1]} x {grid[0]} tokens", 12, MUTED)
+        sheet.text((_RIGHT, y + 6), f"{name[0].upper()}{name[1:]}, {places[0].size} tokens", 12, MUTED)
         y += _GROUP
         for place in places:
             sheet.text((_RIGHT, y + _ROW / 2 - 2), place.name, 13, anchor="lm")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .canvas import INK, MUTED, RULE, Sheet, resized, spread_colors
+from .canvas import MUTED, RULE, Point, Sheet, resized, spread_colors
 from .record import PlaceRecord, RunRecord
 
 _MARGIN = 28
@@ -19,39 +19,34 @@ _TOP = 94
 _TINT = 0.68
 
 Pixels = np.ndarray
+Tile = tuple[int, int]
 
 
 def draw_maps(record: RunRecord, sample: int, picture: Pixels | None) -> Pixels:
-    """The sheet `[H, W, 3]` of 0 to 1 for one picture of the batch.
+    """The sheet `[H, W, 3]` of 0 to 1 for one picture of the batch of a run whose maps were recorded.
 
-    Args:
-        record: of a run whose maps were recorded.
-        sample: which picture.
-        picture: `[h, w, 3]` of 0 to 1, or `None` for plain maps.
+    `picture` is `[h, w, 3]` of 0 to 1, or `None` for plain maps.
     """
     tile = _tile_size(record.latent)
-    groups = [(name, _shown(record, places)) for name, places in record.groups()]
-    rows = [(name, places[i : i + _COLUMNS]) for name, places in groups for i in range(0, len(places), _COLUMNS)]
-    first = [name for name, _ in rows]
-    headings = [i == 0 or first[i - 1] != name for i, name in enumerate(first)]
+    shown = [(name, _shown(record, places)) for name, places in record.groups()]
+    groups = [(name, places) for name, places in shown if places]
+    rows = sum(-(-len(places) // _COLUMNS) for _, places in groups)
     row_height = tile[1] + _LABEL
     width = 2 * _MARGIN + _COLUMNS * tile[0] + (_COLUMNS - 1) * _GAP
-    top_row = tile[1] + _LABEL + 10
-    height = _TOP + top_row + sum(row_height + (_HEADING if h else 0) for h in headings) + _MARGIN // 2
-    sheet = Sheet(width, height)
+    y = _TOP + row_height + 10
+    sheet = Sheet(width, y + rows * row_height + len(groups) * _HEADING + _MARGIN // 2)
     _draw_title(sheet, record, width)
-    gray = _in_gray(picture, tile)
+    gray = None if picture is None else resized(picture, 2 * tile[0], 2 * tile[1]).mean(axis=-1, keepdims=True)
     _draw_overview(sheet, record, sample, picture, gray, tile)
-    y = _TOP + top_row
-    for (name, places), heading in zip(rows, headings, strict=True):
-        if heading:
-            _draw_heading(sheet, name, places[0].grid, y, width)
-            y += _HEADING
-        for column, place in enumerate(places):
-            x = _MARGIN + column * (tile[0] + _GAP)
-            sheet.picture((x, y), tile, _tinted(_share(place, sample), gray, tile), smooth=False)
-            _draw_label(sheet, place, x, y + tile[1])
-        y += row_height
+    for name, places in groups:
+        _draw_heading(sheet, name, places[0].size, y, width)
+        y += _HEADING
+        for i, place in enumerate(places):
+            at = _MARGIN + i % _COLUMNS * (tile[0] + _GAP), y + i // _COLUMNS * row_height
+            sheet.picture(at, tile, _tinted(_share(place, sample), gray, tile), smooth=False)
+            share = f"{place.spent.kept_share:.0%}" if place.spent.pruned_calls else "whole"
+            _draw_label(sheet, at, tile, place.name, share)
+        y += -(-len(places) // _COLUMNS) * row_height
     return sheet.pixels()
 
 
@@ -59,11 +54,15 @@ def _shown(record: RunRecord, places: tuple[PlaceRecord, ...]) -> tuple[PlaceRec
     """The places of a group that get a tile: all; of a sequence, which may be long, those that left tokens out."""
     if not record.wording.in_sequence:
         return places
-    pruned = tuple(place for place in places if place.kept_share is not None)
+    pruned = _pruned(places)
     return pruned[:: -(-len(pruned) // _MOST_TILES)] if pruned else ()
 
 
-def _tile_size(latent: tuple[int, int]) -> tuple[int, int]:
+def _pruned(places: tuple[PlaceRecord, ...]) -> tuple[PlaceRecord, ...]:
+    return tuple(place for place in places if place.kept_share is not None)
+
+
+def _tile_size(latent: tuple[int, int]) -> Tile:
     height, width = latent
     return _TILE, max(40, min(_LONGEST, round(_TILE * height / width)))
 
@@ -75,19 +74,10 @@ def _share(place: PlaceRecord, sample: int) -> Pixels:
     return place.kept_share[min(sample, len(place.kept_share) - 1)].float().numpy()
 
 
-def _in_gray(picture: Pixels | None, tile: tuple[int, int]) -> Pixels | None:
-    """The picture without its colours, at twice the tile's size."""
-    if picture is None:
-        return None
-    return resized(picture, 2 * tile[0], 2 * tile[1]).mean(axis=-1, keepdims=True)
-
-
-def _tinted(share: Pixels, gray: Pixels | None, tile: tuple[int, int]) -> Pixels:
+def _tinted(share: Pixels, gray: Pixels | None, tile: Tile) -> Pixels:
     """Colours of a map at twice the tile's size, over the picture in gray if there is one."""
     colors = resized(spread_colors(share), 2 * tile[0], 2 * tile[1], smooth=False)
-    if gray is None:
-        return colors
-    return _TINT * colors + (1.0 - _TINT) * gray
+    return colors if gray is None else _TINT * colors + (1.0 - _TINT) * gray
 
 
 def _draw_title(sheet: Sheet, record: RunRecord, width: int) -> None:
@@ -104,25 +94,23 @@ def _draw_title(sheet: Sheet, record: RunRecord, width: int) -> None:
 
 
 def _draw_overview(
-    sheet: Sheet, record: RunRecord, sample: int, picture: Pixels | None, gray: Pixels | None, tile: tuple[int, int]
+    sheet: Sheet, record: RunRecord, sample: int, picture: Pixels | None, gray: Pixels | None, tile: Tile
 ) -> None:
     """The picture itself, and the means of all maps and of each group's."""
     x = float(_MARGIN)
     if picture is not None:
         sheet.picture((x, _TOP), tile, picture)
-        sheet.text((x, _TOP + tile[1] + 8), "picture", 13, INK, bold=True)
+        _draw_label(sheet, (x, _TOP), tile, "picture", "", bold=True)
         x += tile[0] + _GAP
     named = [(f"all {record.wording.place}s", record.places)]
-    if record.wording.in_sequence:
-        pruned = tuple(place for place in record.places if place.kept_share is not None)
-        named += [(f"pruned {record.wording.place}s", pruned)] if pruned else []
-    else:
+    if not record.wording.in_sequence:
         named += record.groups()
+    elif pruned := _pruned(record.places):
+        named.append((f"pruned {record.wording.place}s", pruned))
     for name, places in named:
         mean = _mean_share(places, sample)
         sheet.picture((x, _TOP), tile, _tinted(mean, gray, tile), smooth=False)
-        sheet.text((x, _TOP + tile[1] + 8), name, 13, INK, bold=True)
-        sheet.text((x + tile[0], _TOP + tile[1] + 8), f"{mean.mean():.0%}", 13, MUTED, anchor="ra")
+        _draw_label(sheet, (x, _TOP), tile, name, f"{mean.mean():.0%}", bold=True)
         x += tile[0] + _GAP
 
 
@@ -141,13 +129,13 @@ def _on_grid(share: Pixels, height: int, width: int) -> Pixels:
     return share[rows[:, None], columns]
 
 
-def _draw_heading(sheet: Sheet, name: str, grid: tuple[int, int], y: float, width: int) -> None:
+def _draw_heading(sheet: Sheet, name: str, size: str, y: float, width: int) -> None:
     sheet.line([(_MARGIN, y), (width - _MARGIN, y)], RULE)
     sheet.text((_MARGIN, y + 10), f"{name[0].upper()}{name[1:]}", 14, bold=True)
-    sheet.text((width - _MARGIN, y + 11), f"{grid[1]} x {grid[0]} tokens", 13, MUTED, anchor="ra")
+    sheet.text((width - _MARGIN, y + 11), f"{size} tokens", 13, MUTED, anchor="ra")
 
 
-def _draw_label(sheet: Sheet, place: PlaceRecord, x: float, y: float) -> None:
-    share = "whole" if place.spent.pruned_calls == 0 else f"{place.spent.kept_share:.0%}"
-    sheet.text((x, y + 8), place.name, 13)
-    sheet.text((x + _TILE, y + 8), share, 13, MUTED, anchor="ra")
+def _draw_label(sheet: Sheet, at: Point, tile: Tile, name: str, share: str, *, bold: bool = False) -> None:
+    x, y = at[0], at[1] + tile[1] + 8
+    sheet.text((x, y), name, bold=bold)
+    sheet.text((x + tile[0], y), share, 13, MUTED, anchor="ra")

@@ -1,8 +1,7 @@
 """What a run did, as plain data: which tokens were computed where, what that cost, and how long it took.
 
-Nothing in it belongs to one method. A place is whatever has tokens of its own to compute: an attention block of a
-U-Net, or a step of a run in which all of a transformer's blocks compute the same ones. Reports and charts are made from
-this and from nothing else; what only one method says stands in its `Wording`.
+A place is whatever has tokens of its own to compute: an attention block of a U-Net, or a step of a run in which all of
+a transformer's blocks compute the same ones. What only one method says stands in its `Wording`.
 """
 
 from __future__ import annotations
@@ -13,16 +12,18 @@ from itertools import groupby
 
 from torch import Tensor
 
+Groups = tuple[tuple[str, tuple["PlaceRecord", ...]], ...]
+"""Places by the name of their group."""
+
 
 @dataclass(frozen=True)
 class Wording:
     """How a method speaks of itself.
 
     Attributes:
-        method: its name.
         place: one of its places: `block`, `step`.
-        kept: what it does to the tokens that it does not leave out: `kept`, `computed`.
-        part: what its places make up together, where that is less than the model: `attention block`; otherwise empty.
+        kept: what happens to the tokens that are not left out: `kept`, `computed`.
+        part: what its places make up, where that is less than the model: `attention block`; otherwise empty.
         unpruned: how to run the same without pruning: `prune_ratio 0`.
         in_sequence: its places come one after the other, each call of the model being at one of them.
     """
@@ -40,12 +41,9 @@ class Tally:
     """Model calls, tokens and FLOPs, added up. Tokens and FLOPs are summed over samples.
 
     Attributes:
-        calls: how often a place was run for one condition.
-        pruned_calls: those that did not compute all tokens.
-        tokens: on the full grid.
-        kept: tokens that were computed.
-        flops_full: what all tokens would have cost.
-        flops: what was spent.
+        calls: how often a place was run for one condition; `pruned_calls` of them did not compute all tokens.
+        tokens: on the full grid; `kept` of them were computed.
+        flops_full: what all tokens would have cost; `flops` were spent.
     """
 
     calls: int = 0
@@ -91,8 +89,13 @@ class PlaceRecord:
     kept_share: Tensor | None = None
 
     @property
+    def size(self) -> str:
+        """The grid as people write it, width first."""
+        return f"{self.grid[1]} x {self.grid[0]}"
+
+    @property
     def spent(self) -> Tally:
-        """Over the whole run."""
+        """Over the run."""
         return sum((tally for _, tally in self.timeline), Tally())
 
 
@@ -101,10 +104,8 @@ class RunRecord:
     """One sampling run.
 
     Attributes:
-        wording: of the method.
         model: what the model is made of; equal for models that do the same work.
         settings: what it was set to, as (name, value) for people.
-        steps: of the sampler.
         seconds: of the sampling loop, without loading the model before it.
         samples: pictures in the batch.
         conditions: model inputs that each step was computed for (2 with guidance).
@@ -136,7 +137,7 @@ class RunRecord:
 
     @property
     def spent(self) -> Tally:
-        """In all places, over the whole run."""
+        """In all places, over the run."""
         return sum((place.spent for place in self.places), Tally())
 
     @property
@@ -167,24 +168,24 @@ class RunRecord:
         """How many times fewer FLOPs the whole model took."""
         return 1.0 / (1.0 - self.model_saved_share)
 
-    def groups(self) -> tuple[tuple[str, tuple[PlaceRecord, ...]], ...]:
+    def groups(self) -> Groups:
         """Places by group, groups with the finer grid first, places in the order they run."""
         ordered = sorted(self.places, key=lambda place: (-place.grid[0] * place.grid[1], place.group))
         return tuple((name, tuple(places)) for name, places in groupby(ordered, key=lambda place: place.group))
 
-    def rows(self) -> tuple[tuple[str, tuple[PlaceRecord, ...]], ...]:
+    def rows(self) -> Groups:
         """Groups as a table shows them: places in sequence that did alike are one row, `step 9 to 28`."""
-        if not self.wording.in_sequence:
-            return self.groups()
-        return tuple((name, _runs_of_alike(places)) for name, places in self.groups())
+        groups = self.groups()
+        return tuple((name, _runs_of_alike(places)) for name, places in groups) if self.wording.in_sequence else groups
 
     def is_like(self, other: RunRecord) -> bool:
         """Whether the two computed the same thing but for what was left out, so that their times can be compared."""
+        work, others = ((run.model, run.latent, run.samples, run.steps, run.work) for run in (self, other))
+        return work == others
 
-        def work(record: RunRecord) -> tuple[object, ...]:
-            return record.model, record.latent, record.samples, record.steps, record.work
-
-        return work(self) == work(other)
+    def speed_up_over(self, baseline: RunRecord | None) -> float | None:
+        """How many times faster than a run without pruning; `None` where that was not measured."""
+        return baseline.seconds_per_step / self.seconds_per_step if baseline is not None and self.seconds else None
 
 
 def _runs_of_alike(places: tuple[PlaceRecord, ...]) -> tuple[PlaceRecord, ...]:

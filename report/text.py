@@ -17,33 +17,25 @@ def headline(record: RunRecord) -> str:
     if not record.pruned:
         return f"{wording.method}: nothing was pruned, the model ran as it is"
     tokens = f"{wording.method}: {spent.kept_share:.1%} of tokens {wording.kept}"
+    saved = f"{record.model_saved_share:.1%} of the model's"
     if not wording.part:
-        return f"{tokens}, {record.model_saved_share:.1%} of the model's FLOPs saved"
-    return (
-        f"{tokens}, {spent.saved_share:.1%} of {wording.part} FLOPs and {record.model_saved_share:.1%} of the model's "
-        "saved"
-    )
+        return f"{tokens}, {saved} FLOPs saved"
+    return f"{tokens}, {spent.saved_share:.1%} of {wording.part} FLOPs and {saved} saved"
 
 
-def describe_run(record: RunRecord, whole: RunRecord | None = None) -> str:
-    """Everything the record holds but the maps.
-
-    Args:
-        record: of a run.
-        whole: a run of the same work in which nothing was pruned, to compare times with.
-    """
+def describe_run(record: RunRecord, baseline: RunRecord | None = None) -> str:
+    """Everything the record holds but the maps; times beside those of a run without pruning, where there is one."""
     height, width = record.latent
     pictures = "1 picture" if record.samples == 1 else f"{record.samples} pictures"
     lines = [headline(record), ""]
     lines += _row("run", f"{record.steps} steps, {pictures}, latent {width} x {height}{_calls(record)}")
     lines += _row("time", f"{record.seconds:.2f} s of sampling, {record.seconds_per_step:.3f} s a step")
-    lines += _row("speed", _against(record, whole))
+    lines += _row("speed", _speed(record, baseline))
     lines += _row("FLOPs", *_flops(record))
-    for name, detail in record.details:
-        lines += _row(name, detail)
-    lines += _row("set to", *_settings(record))
-    for note in record.notes:
-        lines += _row("note", note)
+    settings = ", ".join(f"{name} {value}" for name, value in record.settings)
+    rest = [*record.details, ("set to", textwrap.wrap(settings, _LINE)), *(("note", note) for note in record.notes)]
+    for name, text in rest:
+        lines += _row(name, *([text] if isinstance(text, str) else text))
     return "\n".join([*lines, "", *_table(record)])
 
 
@@ -63,17 +55,15 @@ def _each(record: RunRecord, calls: int) -> str:
     return f"{calls / max(1, record.conditions):.4g}"
 
 
-def _against(record: RunRecord, whole: RunRecord | None) -> str:
+def _speed(record: RunRecord, baseline: RunRecord | None) -> str:
     if not record.pruned:
         return ""
     ideal = f"{record.ideal_speed_up:.2f}x predicted from FLOPs"
-    if whole is None or not record.seconds:
-        return f"{ideal}; to measure it, sample the same once with {record.wording.unpruned}"
-    actual = whole.seconds_per_step / record.seconds_per_step
-    return (
-        f"{ideal}, {actual:.2f}x measured: the same with {record.wording.unpruned} took "
-        f"{whole.seconds_per_step:.3f} s a step (one run each)"
-    )
+    unpruned = record.wording.unpruned
+    if baseline is None or not record.seconds:
+        return f"{ideal}; to measure it, sample the same once with {unpruned}"
+    took = f"the same with {unpruned} took {baseline.seconds_per_step:.3f} s a step (one run each)"
+    return f"{ideal}, {record.speed_up_over(baseline):.2f}x measured: {took}"
 
 
 def _flops(record: RunRecord) -> list[str]:
@@ -83,15 +73,12 @@ def _flops(record: RunRecord) -> list[str]:
     planned = "" if record.planned is None else f", {record.planned:.1%} planned"
     model_full = spent.flops_full + record.other_flops
     model = model_full - spent.flops_full + spent.flops
-    whole = f"{_amount(model, model_full)}, {record.model_saved_share:.1%} saved"
-    part = record.wording.part
-    if not part:
-        return [f"{whole}{planned}"]
-    name = f"{part}s"
-    return [
-        f"{name} {_amount(spent.flops, spent.flops_full)}, {spent.saved_share:.1%} saved{planned}",
-        f"{'whole model':<{len(name)}} {whole}",
-    ]
+    of_model = f"{_amount(model, model_full)}, {record.model_saved_share:.1%} saved"
+    if not record.wording.part:
+        return [f"{of_model}{planned}"]
+    part = f"{record.wording.part}s"
+    of_part = f"{part} {_amount(spent.flops, spent.flops_full)}, {spent.saved_share:.1%} saved{planned}"
+    return [of_part, f"{'whole model':<{len(part)}} {of_model}"]
 
 
 def _unit(flops: float) -> tuple[float, str]:
@@ -103,10 +90,6 @@ def _amount(spent: int, full: int) -> str:
     return f"{spent / unit:.3f} of {full / unit:.3f} {name}"
 
 
-def _settings(record: RunRecord) -> list[str]:
-    return textwrap.wrap(", ".join(f"{name} {value}" for name, value in record.settings), _LINE)
-
-
 def _table(record: RunRecord) -> list[str]:
     unit, name = _unit(max((place.spent.flops_full for place in record.places), default=0))
     rows = record.rows()
@@ -114,8 +97,7 @@ def _table(record: RunRecord) -> list[str]:
     if not record.spent.calls:
         return [f"{place.name}: {place.whole_because}" for place in listed if place.whole_because]
     width = max(_NAME, *(len(place.name) for place in listed))
-    wording = record.wording
-    head = f"{wording.place:<{width + 2}}{'tokens':>10}{wording.kept:>9}"
+    head = f"{record.wording.place:<{width + 2}}{'tokens':>10}{record.wording.kept:>9}"
     lines = [f"{head}{name + ' full':>14}{'pruned':>9}{'saved':>8}  all tokens in"]
     for group, places in rows:
         if len(rows) > 1:
@@ -126,13 +108,11 @@ def _table(record: RunRecord) -> list[str]:
 
 def _place_row(record: RunRecord, place: PlaceRecord, unit: float, width: int) -> str:
     spent = place.spent
-    whole = spent.calls - spent.pruned_calls
-    share = f"{_each(record, whole)} of {_each(record, spent.calls)} calls"
-    because = f"  {share}: {place.whole_because}" if whole else ""
-    if not spent.calls:
-        because = f"  {place.whole_because}" if place.whole_because else ""
-    tokens = f"{place.grid[1]} x {place.grid[0]}"
+    in_full = spent.calls - spent.pruned_calls
+    because = f"  {place.whole_because}" if place.whole_because and not spent.calls else ""
+    if in_full:
+        because = f"  {_each(record, in_full)} of {_each(record, spent.calls)} calls: {place.whole_because}"
     return (
-        f"  {place.name:<{width}}{tokens:>10}{spent.kept_share:>9.1%}{spent.flops_full / unit:>14.3f}"
+        f"  {place.name:<{width}}{place.size:>10}{spent.kept_share:>9.1%}{spent.flops_full / unit:>14.3f}"
         f"{spent.flops / unit:>9.3f}{spent.saved_share:>8.1%}{because}"
     )

@@ -129,20 +129,11 @@ def flux_structure(
     fixed_macs: int | None = None,
 ) -> TransformerStructure:
     """Flux.1: two streams, then one. Chroma is the same with a `fixed_macs` of its own in place of modulations."""
-    square, channels, vector_width = width**2, 16, 768
+    square, vector_width = width**2, 768
     if fixed_macs is None:
         embeddings = (_TIME_FREQUENCIES * width + square) * (1 + guidance) + vector_width * width + square
         fixed_macs = (double_blocks * 2 * _MODULATION + single_blocks * 3 + 2) * square + embeddings
-    blocks = double_blocks + single_blocks
-    return TransformerStructure(
-        width,
-        image_macs=blocks * _BLOCK * square,
-        text_macs=blocks * _BLOCK * square + context_width * width,
-        joint_attentions=blocks,
-        input_macs=4 * channels * width,
-        output_macs=4 * channels * width,
-        fixed_macs=fixed_macs,
-    )
+    return _joint(width, double_blocks + single_blocks, _BLOCK * square, context_width, fixed_macs)
 
 
 def chroma_guidance_macs(width: int = 3072, hidden: int = 5120, layers: int = 5, inputs: int = 64) -> int:
@@ -153,37 +144,32 @@ def chroma_guidance_macs(width: int = 3072, hidden: int = 5120, layers: int = 5,
 def auraflow_structure(
     width: int = 3072, double_blocks: int = 4, single_blocks: int = 32, context_width: int = 2048
 ) -> TransformerStructure:
-    """AuraFlow: two streams, then one, and eight registers before the text."""
-    square, channels = width**2, 4
-    gated = 3 * width * _swiglu_width(width)
+    """AuraFlow: two streams, then one, eight registers before the text, and gated layers of 8/3 of the width."""
+    square = width**2
+    gated = 3 * width * (-(-int(8 * width / 3) // 256) * 256)
+    fixed = (double_blocks * 2 * _MODULATION + single_blocks * _MODULATION + 3) * square + _TIME_FREQUENCIES * width
     blocks = double_blocks + single_blocks
-    return TransformerStructure(
-        width,
-        image_macs=blocks * (4 * square + gated),
-        text_macs=blocks * (4 * square + gated) + context_width * width,
-        joint_attentions=blocks,
-        input_macs=4 * channels * width,
-        output_macs=4 * channels * width,
-        fixed_macs=(double_blocks * 2 * _MODULATION + single_blocks * _MODULATION + 3) * square
-        + _TIME_FREQUENCIES * width,
-        registers=8,
-    )
+    return _joint(width, blocks, 4 * square + gated, context_width, fixed, channels=4, registers=8)
 
 
 def qwen_image_structure(width: int = 3072, blocks: int = 60, context_width: int = 3584) -> TransformerStructure:
     """Qwen-Image: joint blocks of two streams."""
-    square, channels = width**2, 16
+    square = width**2
+    fixed = (blocks * 2 * _MODULATION + 3) * square + _TIME_FREQUENCIES * width
+    return _joint(width, blocks, _BLOCK * square, context_width, fixed)
+
+
+def _joint(
+    width: int, blocks: int, block_macs: int, context_width: int, fixed: int, channels: int = 16, registers: int = 0
+) -> TransformerStructure:
+    """Blocks that cost a text token as much as an image token."""
     return TransformerStructure(
         width,
-        image_macs=blocks * _BLOCK * square,
-        text_macs=blocks * _BLOCK * square + context_width * width,
+        image_macs=blocks * block_macs,
+        text_macs=blocks * block_macs + context_width * width,
         joint_attentions=blocks,
         input_macs=4 * channels * width,
         output_macs=4 * channels * width,
-        fixed_macs=(blocks * 2 * _MODULATION + 3) * square + _TIME_FREQUENCIES * width,
+        fixed_macs=fixed,
+        registers=registers,
     )
-
-
-def _swiglu_width(width: int, multiple: int = 256) -> int:
-    """Two thirds of four times the width, rounded up."""
-    return -(-int(2 * 4 * width / 3) // multiple) * multiple

@@ -4,8 +4,8 @@ The model's output for a token is called its noise, whatever the model predicts.
 goes to clusters of tokens whose noise has changed most since a reference step; the rest goes to the tokens that were
 recomputed least often. An unselected token keeps the noise it had.
 
-The paper and its published code differ in places. `CATSelection` has an option for each, whose default is the published
-code's. Three things are fixed, because transformers run here on the selected tokens alone:
+Where the paper and its published code differ, `CATSelection` has an option whose default is the published code's. Three
+things are fixed, because transformers run here on the selected tokens alone:
 
 * An unselected token's change is that of the noise it keeps. The published code carries all tokens through the
   unpruned parts of the network, and scores an unselected one by what comes out.
@@ -30,15 +30,17 @@ from .clusters import Clusters, cluster_tokens, lattice_rank
 from .quotas import cluster_places, first_hot, later_hot
 
 Reference = Literal["step before last", "last full step"]
-REFERENCES: tuple[Reference, ...] = get_args(Reference)
 ClusterBy = Literal["noise", "change"]
-CLUSTER_BY: tuple[ClusterBy, ...] = get_args(ClusterBy)
 Position = Literal["added", "concatenated"]
-POSITIONS: tuple[Position, ...] = get_args(Position)
 Pooling = Literal["first set", "every set", "never"]
-POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 TieOrder = Literal["raster", "scattered"]
-TIE_ORDERS: tuple[TieOrder, ...] = get_args(TieOrder)
+_CHOICES = {
+    "reference": Reference,
+    "cluster_by": ClusterBy,
+    "position": Position,
+    "pooling": Pooling,
+    "tie_order": TieOrder,
+}
 
 DEFAULT_KEEP = 0.3
 MAX_CLUSTERS = 256
@@ -84,11 +86,8 @@ class CATSelection:
         check_range("clusters", self.clusters, 1, MAX_CLUSTERS)
         for name in ("hot_share", "decay", "stale_in_cluster"):
             check_range(name, getattr(self, name), 0.0, 1.0)
-        check_choice("reference", self.reference, REFERENCES)
-        check_choice("cluster_by", self.cluster_by, CLUSTER_BY)
-        check_choice("position", self.position, POSITIONS)
-        check_choice("pooling", self.pooling, POOLINGS)
-        check_choice("tie_order", self.tie_order, TIE_ORDERS)
+        for name, choices in _CHOICES.items():
+            check_choice(name, getattr(self, name), get_args(choices))
 
     def kept(self, tokens: int) -> int:
         """How many of `tokens` are recomputed, at least 1.
@@ -121,6 +120,7 @@ class TokenSelector:
         self._clusters: Clusters | None = None
         self._frequency: Tensor | None = None
         self._chosen: Tensor | None = None
+        self._scattered: Tensor | None = None
 
     @property
     def ready(self) -> bool:
@@ -165,8 +165,7 @@ class TokenSelector:
         change = self._latest - self._reference
         priority = self._frequency
         if self.settings.hot_share > 0:
-            hot = self._hot(change, keep, first)
-            priority = priority.masked_fill(hot, -1.0)
+            priority = priority.masked_fill(self._hot(change, keep, first), -1.0)
         if forced is not None:
             priority = priority.masked_fill(forced, -2.0)
         self._chosen = self._lowest(priority)[:, :keep].sort(dim=1).values
@@ -195,16 +194,16 @@ class TokenSelector:
         place = cluster_places(self._clusters, vectors.norm(dim=-1))
         if first:
             return first_hot(self._clusters, place, magnitude, keep)
-        stale = self._lowest(self._frequency)
-        shares = settings.hot_share, settings.stale_in_cluster
+        stale, shares = self._lowest(self._frequency), (settings.hot_share, settings.stale_in_cluster)
         return later_hot(self._clusters, place, magnitude, stale, keep, *shares)
 
     def _lowest(self, values: Tensor) -> Tensor:
         """`[B, N]` int64: positions by ascending value, ties in the chosen order."""
         if self.settings.tie_order == "raster":
             return values.sort(dim=1, stable=True).indices
-        order = lattice_rank(self.grid).to(values.device)
-        return order[values[:, order].sort(dim=1, stable=True).indices]
+        if self._scattered is None or self._scattered.device != values.device:
+            self._scattered = lattice_rank(self.grid).to(values.device)
+        return self._scattered[values[:, self._scattered].sort(dim=1, stable=True).indices]
 
 
 SelectorFactory = Callable[[CATSelection, tuple[int, int]], TokenSelector]

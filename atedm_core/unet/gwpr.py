@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ def gwpr(
     start: Tensor | None = None,
     iterations: int = 1,
     row_log_sum: Tensor | None = None,
-    voters: Tensor | None = None,
+    voters: Lattice | None = None,
 ) -> Tensor:
     """G-WPR scores of self-attention tokens, per head: `s <- A^T s` from the uniform vector.
 
@@ -44,8 +45,7 @@ def gwpr(
         iterations: 1 or more.
         row_log_sum: `[B, H, N]` float32, the log-sum-exp of every query's logits, where the layer's own attention
             gave it; it saves one of the two attention calls that a ranking takes.
-        voters: positions `[V]` int64 of the queries that vote, the same in every head; all when `None`. The cost
-            falls with their number.
+        voters: the queries that vote, the same in every head; all when `None`. The cost falls with their number.
 
     Returns:
         `[B, H, N]` float32 (float64 for float64 inputs), each head's scores summing to 1.
@@ -77,18 +77,20 @@ def gwpr(
     return _iterate(advance, log_start, iterations)
 
 
-def lattice_voters(grid: tuple[int, int], at_most: int, device: torch.device) -> Tensor:
-    """Positions `[V]` int64 of a regular lattice of about `at_most` tokens on a (height, width) grid.
+class Lattice(NamedTuple):
+    """Every `stride`-th token in both directions of a (height, width) grid."""
 
-    Every n-th token in both directions, with the smallest n at which n * n times `at_most` cover the grid.
+    grid: tuple[int, int]
+    stride: int
 
-    >>> lattice_voters((2, 4), 2, torch.device("cpu")).tolist()
-    [0, 2]
+
+def lattice_voters(grid: tuple[int, int], at_most: int) -> Lattice:
+    """A lattice of about `at_most` tokens, with the smallest stride whose square times `at_most` covers the grid.
+
+    >>> lattice_voters((64, 64), 256).stride
+    4
     """
-    height, width = grid
-    stride = max(1, math.ceil(math.sqrt(height * width / at_most)))
-    rows = torch.arange(0, height, stride, device=device).unsqueeze(1) * width
-    return (rows + torch.arange(0, width, stride, device=device)).flatten()
+    return Lattice(grid, max(1, math.ceil(math.sqrt(grid[0] * grid[1] / at_most))))
 
 
 def cross_gwpr(q: Tensor, k: Tensor, *, start: Tensor | None = None, iterations: int = 1) -> Tensor:
@@ -141,8 +143,11 @@ def _iterate(advance: Callable[[Tensor], Tensor], log_scores: Tensor, iterations
     return _log_normalize(log_scores).exp()
 
 
-def _voting(x: Tensor, voters: Tensor | None) -> Tensor:
-    return x if voters is None else x.index_select(2, voters)
+def _voting(x: Tensor, voters: Lattice | None) -> Tensor:
+    """The voters of `x` `[B, H, N, ...]`."""
+    if voters is None:
+        return x
+    return x.unflatten(2, voters.grid)[:, :, :: voters.stride, :: voters.stride].flatten(2, 3)
 
 
 def _log_start(start: Tensor | None, q: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..tokens import TokenSubset, even_scores
+from ..tokens import EvenOrder, TokenSubset
 from .gwpr import combine_heads, cross_gwpr, gwpr, lattice_voters
 from .recovery import stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
 from .redundancy import redundancy_scores
@@ -62,28 +62,37 @@ def rank_tokens(settings: PruneSettings, attention: LayerAttention, grid: tuple[
         return combine_heads(cross_gwpr(*attention.cross, iterations=settings.iterations))
     voters = None
     if settings.voters == "lattice" and grid[0] * grid[1] > LATTICE_VOTERS:
-        voters = lattice_voters(grid, LATTICE_VOTERS, attention.queries.device)
+        voters = lattice_voters(grid, LATTICE_VOTERS)
     known = attention.row_log_sum
     return combine_heads(
         gwpr(attention.queries, attention.keys, iterations=settings.iterations, row_log_sum=known, voters=voters)
     )
 
 
-def rank_states(settings: PruneSettings, hidden: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Scores `[B, N]` float32 of the rankings that need no attention.
+def rank_states(
+    settings: PruneSettings, hidden: Tensor, grid: tuple[int, int], order: EvenOrder | None = None
+) -> Tensor:
+    """Scores `[B, N]`, float32 (float64 for float64 states), of the rankings that need no attention.
 
     Args:
         settings: how to rank.
         hidden: states `[B, N, C]` at the pruning point.
         grid: (height, width) in tokens, height * width = N.
+        order: of the grid, made anew where it is not given.
     """
+    order = order or EvenOrder.of(grid, hidden.device)
     if settings.ranking == "redundancy":
-        return redundancy_scores(hidden, grid)
-    return even_scores(grid, hidden.device).expand(hidden.shape[0], -1)
+        return redundancy_scores(hidden, grid, order)
+    return order.scores.expand(hidden.shape[0], -1)
 
 
 def select_tokens(
-    settings: PruneSettings, scores: Tensor, keep: int, grid: tuple[int, int], age: Tensor | None = None
+    settings: PruneSettings,
+    scores: Tensor,
+    keep: int,
+    grid: tuple[int, int],
+    age: Tensor | None = None,
+    order: EvenOrder | None = None,
 ) -> TokenSubset:
     """The tokens that stay; stand-ins are still to be chosen.
 
@@ -93,13 +102,15 @@ def select_tokens(
         keep: how many stay, 1 to N.
         grid: (height, width) in tokens.
         age: `[B, N]`, noise levels since each token's last update, where tokens are to take turns.
+        order: of the grid, by which equal scores come; made anew where it is not given.
     """
+    order = order or EvenOrder.of(grid, scores.device)
     if age is not None:
         scores = oldest_first(scores, age)
     covers_every_cell = age is None and not settings.ranks_by_attention
     if settings.selection == "top-k" or covers_every_cell:
-        return TokenSubset.top(scores, keep)
-    return TokenSubset.stratified(scores, keep, grid)
+        return TokenSubset.top(scores, keep, order)
+    return TokenSubset.stratified(scores, keep, grid, order=order)
 
 
 def choose_stand_ins(
@@ -123,5 +134,5 @@ def choose_stand_ins(
     if settings.stand_in == "grid":
         return stand_in_by_grid(subset, grid)
     if settings.stand_in == "attention" and attention is not None:
-        return stand_in_by_attention(subset, attention.queries, attention.keys, attention.row_log_sum)
-    return stand_in_by_cosine(subset, hidden)
+        return stand_in_by_attention(subset, attention.queries, attention.keys, attention.row_log_sum, grid)
+    return stand_in_by_cosine(subset, hidden, grid)

@@ -1,9 +1,9 @@
 """Filling the dropped tokens in again: which kept token stands for a dropped one, and what it hands over.
 
 Stand-ins: by attention (AT-EDM, section 3.2, similarity-based copy), by cosine similarity of hidden states, or by
-nearness on the grid. What is handed over: the stand-in's change since pruning (`update`), its whole state (`copy`,
-the paper), nothing (`zero`), or a blend of the nearest kept states (`interpolate`). What needs a memory of earlier
-noise levels (`temporal`) is in `temporal`.
+nearness on the grid. Where several are equally similar, one beside the dropped token is taken. What is handed over: the
+stand-in's change since pruning (`update`), its whole state (`copy`, the paper), nothing (`zero`), or a blend of the
+nearest kept states (`interpolate`). What needs a memory of earlier noise levels (`temporal`) is in `temporal`.
 
 B samples, H heads, N tokens on the full grid, K kept, C channels, D head size.
 """
@@ -15,14 +15,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..log_sum_exp import CHUNK_LOGITS, log_sum_exp
+from ..log_sum_exp import CHUNK_LOGITS, compute_dtype, log_sum_exp
 from ..tokens import TokenSubset, gather_tokens
 from .settings import RECOVERIES, Recovery
+from .similarity import along_each
 
 _NEIGHBOURS = 4
 
 
-def stand_in_by_attention(subset: TokenSubset, q: Tensor, k: Tensor, row_log_sum: Tensor | None = None) -> TokenSubset:
+def stand_in_by_attention(
+    subset: TokenSubset,
+    q: Tensor,
+    k: Tensor,
+    row_log_sum: Tensor | None = None,
+    grid: tuple[int, int] | None = None,
+) -> TokenSubset:
     """Each dropped token's stand-in is the kept token it attends to most, attention averaged over heads.
 
     The paper's choice. Exact, chunked over the dropped tokens; the map is never whole.
@@ -32,36 +39,38 @@ def stand_in_by_attention(subset: TokenSubset, q: Tensor, k: Tensor, row_log_sum
         q: queries `[B, H, N, D]` of the layer that ranked the tokens.
         k: keys `[B, H, N, D]`.
         row_log_sum: `[B, H, N]`, the log-sum-exp of every query's logits, where it is known already.
+        grid: (height, width) in tokens, to choose between equals.
     """
     samples, heads, _, head_size = q.shape
-    compute_dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(q.dtype)
     row_log_sum = log_sum_exp(q, k) if row_log_sum is None else row_log_sum
-    keys = _gather_heads(k, subset.keep_index).to(compute_dtype).transpose(-1, -2)
-    queries = _gather_heads(q, subset.drop_index).to(compute_dtype) * head_size**-0.5
+    keys = _gather_heads(k, subset.keep_index).to(dtype).transpose(-1, -2)
+    queries = _gather_heads(q, subset.drop_index).to(dtype) * head_size**-0.5
     dropped_log_sum = row_log_sum.gather(2, subset.drop_index.unsqueeze(1).expand(-1, heads, -1))
 
     def attention(start: int, stop: int) -> Tensor:
         logits = queries[:, :, start:stop] @ keys
         return (logits - dropped_log_sum[:, :, start:stop].unsqueeze(-1)).exp().mean(dim=1)
 
-    return subset.with_stand_ins(_best_slots(attention, subset, samples * heads))
+    return subset.with_stand_ins(_best_slots(attention, subset, samples * heads, grid))
 
 
-def stand_in_by_cosine(subset: TokenSubset, hidden: Tensor) -> TokenSubset:
+def stand_in_by_cosine(subset: TokenSubset, hidden: Tensor, grid: tuple[int, int] | None = None) -> TokenSubset:
     """Each dropped token's stand-in is the kept token whose hidden state points the same way the most.
 
     Args:
         subset: of N tokens.
         hidden: states `[B, N, C]` at the pruning point.
+        grid: (height, width) in tokens, to choose between equals.
     """
     # A dropped token's own length does not change which kept token is nearest in angle.
-    kept = torch.nn.functional.normalize(subset.gather(hidden), dim=-1).transpose(-1, -2)
+    along = along_each(subset.gather(hidden))
     dropped = gather_tokens(hidden, subset.drop_index)
 
     def cosine(start: int, stop: int) -> Tensor:
-        return dropped[:, start:stop] @ kept
+        return along(dropped[:, start:stop])
 
-    return subset.with_stand_ins(_best_slots(cosine, subset, hidden.shape[0]))
+    return subset.with_stand_ins(_best_slots(cosine, subset, hidden.shape[0], grid))
 
 
 def stand_in_by_grid(subset: TokenSubset, grid: tuple[int, int]) -> TokenSubset:
@@ -151,11 +160,36 @@ def _chunks(subset: TokenSubset, rows_per_token: int) -> list[tuple[int, int]]:
     return [(start, min(start + step, dropped)) for start in range(0, dropped, step)]
 
 
-def _best_slots(similarity: Callable[[int, int], Tensor], subset: TokenSubset, rows_per_token: int) -> Tensor:
-    """`[B, N - K]`: the slot of the most similar kept token, chunked over the dropped tokens."""
-    # On a CPU `max` over rows is several times faster than `argmax`, and both give the first of equals.
-    parts = [similarity(start, stop).max(dim=-1).indices for start, stop in _chunks(subset, rows_per_token)]
+def _best_slots(
+    similarity: Callable[[int, int], Tensor],
+    subset: TokenSubset,
+    rows_per_token: int,
+    grid: tuple[int, int] | None = None,
+) -> Tensor:
+    """`[B, N - K]`: the slot of the most similar kept token, chunked over the dropped tokens.
+
+    Of equals the one beside the dropped token where the grid is given, else the first.
+    """
+    beside = None if grid is None else _slots_beside(subset, grid)
+    parts = []
+    for start, stop in _chunks(subset, rows_per_token):
+        found = similarity(start, stop)
+        # On a CPU `max` over rows is several times faster than `argmax`, and both give the first of equals.
+        best, slots = found.max(dim=-1)
+        if beside is not None:
+            near = beside[:, start:stop]
+            slots = torch.where(found.gather(2, near.unsqueeze(2)).squeeze(2) == best, near, slots)
+        parts.append(slots)
     return torch.cat(parts, dim=1) if parts else subset.drop_index
+
+
+def _slots_beside(subset: TokenSubset, grid: tuple[int, int]) -> Tensor:
+    """`[B, N - K]`: the slot of a kept token among the eight around each dropped one; 0 where there is none."""
+    slots = torch.arange(subset.kept, device=subset.keep_index.device, dtype=torch.float32)
+    plane = slots.new_zeros(len(subset.keep_index), subset.total)
+    plane.scatter_(1, subset.keep_index, slots.expand_as(subset.keep_index))
+    around = torch.nn.functional.max_pool2d(plane.unflatten(1, (1, *grid)), 3, 1, padding=1)
+    return around.flatten(1).gather(1, subset.drop_index).long()
 
 
 def _gather_heads(x: Tensor, index: Tensor) -> Tensor:

@@ -24,9 +24,7 @@ from ..tokens import TokenSubset
 
 TRUSTED_ERROR = 0.15
 """A sample's memory is used while its squared error over the kept tokens is at most this share of their squared
-updates. On the demo model stand-ins err by 0.02 to 0.2, a memory by under 0.1 once the layout stands, by about 1 in
-some blocks of the first steps, and another picture's by 1.1. Against a memory that is always used it is 2.4 dB better
-at 8 steps, and the same at 20."""
+updates; how it was chosen is in `docs/fidelity.md`."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,8 @@ class TokenUpdates:
 def oldest_first(scores: Tensor, age: Tensor) -> Tensor:
     """Scores by which tokens take turns: whoever has gone without for longest, and of those the most important.
 
-    A score counts for less than one noise level of age, however much it stands out. Weights that let important tokens
-    stay on for a while do no better on the demo model, and attention sinks, whose scores are a hundred times the
-    average, would then keep their neighbours out for the whole run.
+    A score counts for less than one noise level of age, however much it stands out: attention sinks, whose scores are
+    a hundred times the average, would otherwise keep their neighbours out for the whole run.
 
     Args:
         scores: `[B, N]`, not negative.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
@@ -14,13 +16,12 @@ from ..host.finished_runs import keep_record, report_is_wanted
 from ..host.kept_counts import KeptCounts
 from ..host.progress import percent_to_sigma_on_cpu
 from ..host.run_scope import Asked, applied, put_on
-from .bypass import call_reason, hooked_conditions, run_reason
-from .call import TransformerCall, attached, selected_control, with_override
+from .bypass import call_reason, compiled, hooked_conditions, run_reason
+from .call import OwnError, TransformerCall, attached, own_code, selected_control, with_override
 from .families import FAMILIES, family_of
-from .kv_cache import CallMemory
-from .recording import record_of
+from .kv_cache import CallMemory, Conditions
+from .recording import record_of, summarize
 from .run import CATMethod, CATRun
-from .summary import summarize
 
 logger = logging.getLogger(__name__)
 
@@ -95,16 +96,19 @@ def _conclude(run: CATRun, asked: Asked, seconds: float | None) -> None:
 def _predict_noise(run: CATRun) -> Any:
     def wrapper(executor: Any, x: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
         guider = executor.class_obj
-        if run.disabled is None and hooked_conditions(guider):
-            _disable(run, "conditions change the model's weights as the run goes on")
-        positive = (getattr(guider, "conds", None) or {}).get("positive") or ()
-        run.begin(float(timestep.max()), [one.get("uuid") for one in positive])
+        with _or_full(run), own_code():
+            if run.disabled is None and hooked_conditions(guider):
+                run.disable("conditions change the model's weights as the run goes on")
+            positive = (getattr(guider, "conds", None) or {}).get("positive") or ()
+            run.begin(float(timestep.max()), [one.get("uuid") for one in positive])
         return executor(x, timestep, *args, **kwargs)
 
     return wrapper
 
 
 def _apply_model(run: CATRun) -> Any:
+    family = run.method.family
+
     def wrapper(
         executor: Any,
         x: Any,
@@ -116,57 +120,67 @@ def _apply_model(run: CATRun) -> Any:
         **kwargs: Any,
     ) -> Any:
         options = transformer_options or {}
-        model = executor.class_obj.diffusion_model
-        uuids = tuple(options.get("uuids") or ())
+        model, uuids = executor.class_obj.diffusion_model, tuple(options.get("uuids") or ())
 
-        def as_it_is(why: str | None) -> Any:
-            text = 0 if c_crossattn is None else c_crossattn.shape[1]
-            run.spend(uuids, x.shape[0], text, why)
-            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        def asked(call: TransformerCall, control: Any, options: dict[str, Any]) -> Any:
+            with attached(family, model, call):
+                result = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+            with _or_full(run), own_code():
+                run.finish(call, uuids, model, x.shape[0], 0 if c_crossattn is None else c_crossattn.shape[1])
+            return result
 
-        if run.disabled is not None or run.answered(uuids):
-            return as_it_is(run.disabled or "another node asked for the same condition again")
-        reason = call_reason(run, model, x, options, kwargs)
-        if reason is None and control is not None and not run.method.family.control:
-            reason = f"a ControlNet is on, which is not supported with {run.method.family.name}"
-        if reason is not None:
-            run.tally.passed[reason] += 1
-            run.drop(uuids)
-            return as_it_is(reason)
-        call = _call(run, model, uuids, x.device)
-        if call.selected is not None and control is not None:
-            control = selected_control(control, call)
-        if run.method.family.attend is None and call.sees_attention:
-            options = with_override(options, call)
-        with attached(run.method.family, model, call):
-            result = as_it_is(call.why_full or None)
-        call.finish(run.method.family.attentions(model))
-        if call.refusal is not None:
-            _disable(run, call.refusal)
-        if call.selected is not None and run.maps is not None:
-            run.maps.add(run.step, call.selected, run.tokens, len(uuids))
-        run.answer(uuids, call.memory, model, pruned=call.selected is not None)
-        return result
+        with _or_full(run):
+            with own_code():
+                call = _call(run, model, uuids, x, control, options, kwargs)
+                own_control, own_options = control, options
+                if call.selected is not None and control is not None:
+                    own_control = selected_control(control, call.selected)
+                if family.attend is None and call.sees_attention:
+                    own_options = with_override(options, call)
+            return asked(call, own_control, own_options)
+        # an error of its own: this time without anything that could go wrong again
+        return asked(TransformerCall(None, run.tokens, why_full=run.disabled or "", ran=True), control, options)
 
     return wrapper
 
 
-def _call(run: CATRun, model: Any, uuids: tuple[Any, ...], device: Any) -> TransformerCall:
-    """The call for these conditions: on selected tokens if the step and the memory allow it, else recorded."""
-    expected = run.method.family.attentions(model)
+@contextmanager
+def _or_full(run: CATRun) -> Iterator[None]:
+    """Goes on after an error of this pack's own code, with the rest of the run in full."""
+    try:
+        yield
+    except OwnError as error:
+        logger.debug("CAT Pruning: an error of its own", exc_info=error.__cause__)
+        run.disable(f"CAT Pruning failed ({error}); please report it")
+
+
+def _call(
+    run: CATRun, model: Any, uuids: Conditions, x: Any, control: Any, options: dict[str, Any], extra: dict[str, Any]
+) -> TransformerCall:
+    """How to run the model: on selected tokens if the step and the memory allow it, recorded, or left as it is."""
+    family, why_full = run.method.family, run.disabled
+    if why_full is None and not run.evaluation.answered.isdisjoint(uuids):
+        why_full = "another node asked for the same condition again"
+    if why_full is None:
+        why_full = call_reason(run, model, x, control, options, extra)
+        if why_full is not None:
+            run.tally.passed[why_full] += 1
+            run.cache.drop(uuids)
+    if why_full is not None:
+        return TransformerCall(None, run.tokens, why_full=why_full, ran=compiled(family, model, options))
+    expected = family.attentions(model)
     selected = run.selected()
-    memory = run.memories.get(uuids)
+    memory = None if selected is None else run.cache.of(uuids)
     if selected is not None and memory is not None and memory.whole(expected):
         return TransformerCall(memory, run.tokens, selected.repeat(len(uuids), 1))
-    run.drop(uuids)
+    run.cache.drop(uuids)
     steps, step, schedule = run.steps, run.step, run.method.schedule
-    needed = schedule.full_before_pruned(step, steps) or not schedule.is_full(step, steps)
     return TransformerCall(
         CallMemory(),
         run.tokens,
-        why_full=run.why_full or "nothing was kept of these conditions yet",
-        record_attention=needed,
-        fits=lambda nbytes: _lack_of_memory(nbytes * expected, device),
+        why_full=run.evaluation.why_full or "nothing was kept of these conditions yet",
+        record_attention=schedule.full_before_pruned(step, steps) or not schedule.is_full(step, steps),
+        fits=lambda nbytes: _lack_of_memory(nbytes * expected, x.device),
     )
 
 
@@ -179,11 +193,6 @@ def _lack_of_memory(nbytes: int, device: Any) -> str | None:
         f"keys and values take {nbytes / 2**30:.2f} GiB, and {max(0.0, free - reserve) / 2**30:.2f} GiB can be spared. "
         "Make fewer or smaller pictures at once, or free memory."
     )
-
-
-def _disable(run: CATRun, reason: str) -> None:
-    logger.warning("CAT Pruning: the rest of this run is not pruned: %s", reason)
-    run.disable(reason)
 
 
 def _watched_mask(run: CATRun, function: Any) -> Any:

@@ -13,7 +13,7 @@ _COMPILE_KEY = "torch.compile"
 
 
 def call_reason(
-    run: CATRun, model: Any, x: Any, transformer_options: dict[str, Any], extra: dict[str, Any]
+    run: CATRun, model: Any, x: Any, control: Any, transformer_options: dict[str, Any], extra: dict[str, Any]
 ) -> str | None:
     """Why a model call has to run as it is, `None` if nothing stands against pruning it.
 
@@ -21,13 +21,14 @@ def call_reason(
         run: the run.
         model: the diffusion model that will be called.
         x: its input.
+        control: residuals of a ControlNet, `None` without one.
         transformer_options: of the call.
         extra: further inputs of the call, by name.
     """
-    conditions = len(transformer_options.get("uuids") or ())
+    family, conditions = run.method.family, len(transformer_options.get("uuids") or ())
     if conditions == 0:
         return "a call without conditions"
-    if type(model) is not run.method.family.kind or _compiled(run.method.family, model, transformer_options):
+    if compiled(family, model, transformer_options):
         return "the model is compiled (torch.compile)"
     if "multigpu_thread_device" in transformer_options:
         return "the conditions are spread over several GPUs"
@@ -38,7 +39,9 @@ def call_reason(
     foreign = foreign_patch(transformer_options)
     if foreign is not None:
         return f"{foreign} changes the model's blocks"
-    return run.method.family.unsupported(model)
+    if control is not None and not family.control:
+        return f"a ControlNet is on, which is not supported with {family.name}"
+    return family.unsupported(model)
 
 
 def foreign_patch(transformer_options: dict[str, Any]) -> str | None:
@@ -52,10 +55,13 @@ def foreign_patch(transformer_options: dict[str, Any]) -> str | None:
     return None if not patches else str(getattr(patches[0], "__module__", None) or type(patches[0]).__module__)
 
 
-def _compiled(family: Family, model: Any, transformer_options: dict[str, Any]) -> bool:
-    if get_wrappers_with_key(WrappersMP.APPLY_MODEL, _COMPILE_KEY, transformer_options):
+def compiled(family: Family, model: Any, transformer_options: dict[str, Any]) -> bool:
+    """Whether the model that will be called is compiled, or stands in for the one that CAT Pruning knows."""
+    wrapped = get_wrappers_with_key(WrappersMP.APPLY_MODEL, _COMPILE_KEY, transformer_options)
+    kind: type = type(model)
+    if wrapped or kind is not family.kind:
         return True
-    modules = (model, family.module(model, family.first_block), family.module(model, family.final))
+    modules: tuple[Any, ...] = (model, model.get_submodule(family.first_block), model.get_submodule(family.final))
     return any(hasattr(one, "_orig_mod") or getattr(one, "_compiled_call_impl", None) is not None for one in modules)
 
 

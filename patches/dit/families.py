@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.ldm.aura.mmdit
@@ -66,10 +66,6 @@ class Family:
     noise: Callable[[Any, Tensor], Tensor] = lambda model, output: output
     unsupported: Callable[[Any], str | None] = lambda model: None
 
-    def module(self, model: Any, path: str) -> Any:
-        """A module of the model by its path."""
-        return model.get_submodule(path)
-
     def grid(self, model: Any, latent: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in tokens of a latent of (height, width); a part of a patch counts as one."""
         return -(-latent[0] // model.patch_size), -(-latent[1] // model.patch_size)
@@ -81,28 +77,28 @@ def _sd3_attentions(model: Any) -> int:
 
 def _sd3_structure(model: Any) -> TransformerStructure:
     blocks = len(model.joint_blocks)
-    doubled = _sd3_attentions(model) - blocks
-    return sd3_structure(model.hidden_size, blocks, doubled, model.context_embedder.in_features)
+    return sd3_structure(model.hidden_size, blocks, _sd3_attentions(model) - blocks, model.context_embedder.in_features)
 
 
 def _pixart_structure(model: Any) -> TransformerStructure:
     return pixart_structure(model.hidden_size, len(model.blocks), model.y_embedder.y_proj.fc1.in_features)
 
 
-def _flux_structure(model: Any) -> TransformerStructure:
-    blocks = len(model.double_blocks), len(model.single_blocks)
-    return flux_structure(model.hidden_size, *blocks, model.params.context_in_dim, guidance=model.params.guidance_embed)
+def _flux_structure(model: Any, **fixed: int) -> TransformerStructure:
+    blocks, params = (len(model.double_blocks), len(model.single_blocks)), model.params
+    return flux_structure(
+        model.hidden_size, *blocks, params.context_in_dim, guidance=getattr(params, "guidance_embed", False), **fixed
+    )
 
 
 def _chroma_structure(model: Any) -> TransformerStructure:
-    blocks = len(model.double_blocks), len(model.single_blocks)
     guidance = chroma_guidance_macs(model.out_dim, model.hidden_dim, model.n_layers, model.in_dim)
-    return flux_structure(model.hidden_size, *blocks, model.params.context_in_dim, fixed_macs=guidance)
+    return _flux_structure(model, fixed_macs=guidance)
 
 
 def _auraflow_structure(model: Any) -> TransformerStructure:
-    blocks = len(model.double_layers), len(model.single_layers)
-    return auraflow_structure(model.cond_seq_linear.out_features, *blocks, model.cond_seq_linear.in_features)
+    blocks, text = (len(model.double_layers), len(model.single_layers)), model.cond_seq_linear
+    return auraflow_structure(text.out_features, *blocks, text.in_features)
 
 
 def _qwen_image_structure(model: Any) -> TransformerStructure:
@@ -157,25 +153,24 @@ def _pixart_unsupported(model: Any) -> str | None:
     return None
 
 
-def _flux_like(
-    name: str,
-    kind: type,
-    structure: Callable[[Any], TransformerStructure],
-    unsupported: Callable[[Any], str | None],
-) -> Family:
-    """Blocks of two streams, then of one, with rotary positions."""
-    return Family(
-        name,
-        kind,
-        first_block="double_blocks.0",
-        tokens="img",
-        final="final_layer",
-        attentions=lambda model: len(model.double_blocks) + len(model.single_blocks),
-        structure=structure,
-        positions="pe_embedder",
-        unsupported=unsupported,
-    )
-
+_FLUX = Family(
+    "Flux",
+    comfy.ldm.flux.model.Flux,
+    first_block="double_blocks.0",
+    tokens="img",
+    final="final_layer",
+    attentions=lambda model: len(model.double_blocks) + len(model.single_blocks),
+    structure=_flux_structure,
+    positions="pe_embedder",
+    unsupported=lambda model: "Flux.2 is not supported" if model.params.global_modulation else None,
+)
+_CHROMA = replace(
+    _FLUX,
+    name="Chroma",
+    kind=comfy.ldm.chroma.model.Chroma,
+    structure=_chroma_structure,
+    unsupported=lambda model: "some of its blocks are left out" if model.skip_mmdit or model.skip_dit else None,
+)
 
 FAMILIES = (
     Family(
@@ -200,18 +195,8 @@ FAMILIES = (
         noise=_pixart_noise,
         unsupported=_pixart_unsupported,
     ),
-    _flux_like(
-        "Flux",
-        comfy.ldm.flux.model.Flux,
-        _flux_structure,
-        lambda model: "Flux.2 is not supported" if model.params.global_modulation else None,
-    ),
-    _flux_like(
-        "Chroma",
-        comfy.ldm.chroma.model.Chroma,
-        _chroma_structure,
-        lambda model: "some of its blocks are left out" if model.skip_mmdit or model.skip_dit else None,
-    ),
+    _FLUX,
+    _CHROMA,
     Family(
         "AuraFlow",
         comfy.ldm.aura.mmdit.MMDiT,

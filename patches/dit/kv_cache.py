@@ -5,11 +5,14 @@ R rows of a batch (conditions times images), N image tokens, L text tokens, K se
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
+
+Conditions = tuple[Hashable, ...]
+"""Uuids of the conditions that are batched in a call, in that order."""
 
 
 @dataclass
@@ -18,7 +21,7 @@ class AttentionMemory:
 
     keys: Tensor
     values: Tensor
-    mask: Any = None
+    mask: Tensor | None = None
 
     def nbytes(self) -> int:
         """Bytes held."""
@@ -36,19 +39,29 @@ class AttentionMemory:
         for kept, new in ((self.keys, keys), (self.values, values)):
             text = new.shape[1] - selected.shape[1]
             if kept.shape[1] != text + tokens:
-                raise RuntimeError(
-                    f"CAT Pruning: {kept.shape[1]} keys were kept for {tokens} image tokens, and now there are {text} "
-                    "text tokens. The text must keep its length within a run; please report this workflow."
-                )
+                raise RuntimeError(f"{kept.shape[1] - tokens} text tokens became {text} within a run")
             kept[:, :text] = new[:, :text]
-            starts = torch.arange(text, kept.shape[0] * kept.shape[1], kept.shape[1], device=selected.device)
-            rows = (selected + starts.unsqueeze(1)).flatten()
-            kept.flatten(0, 1).index_copy_(0, rows, new[:, text:].flatten(0, 1).to(kept.dtype))
+            kept.flatten(0, 1).index_copy_(
+                0, _flat(selected, kept.shape[1], text), new[:, text:].flatten(0, 1).to(kept.dtype)
+            )
+
+    def split(self, parts: int) -> list[AttentionMemory]:
+        """Copies of its rows in equal parts."""
+        masks = [None] * parts if self.mask is None else self.mask.chunk(parts)
+        pairs = zip(self.keys.chunk(parts), self.values.chunk(parts), masks, strict=True)
+        return [AttentionMemory(keys.clone(), values.clone(), mask) for keys, values, mask in pairs]
+
+    @staticmethod
+    def join(parts: Sequence[AttentionMemory]) -> AttentionMemory:
+        """The rows of several, copied."""
+        masks = [one.mask for one in parts if one.mask is not None]
+        keys, values = torch.cat([one.keys for one in parts]), torch.cat([one.values for one in parts])
+        return AttentionMemory(keys, values, torch.cat(masks) if masks else None)
 
 
 @dataclass
 class CallMemory:
-    """Everything kept for the conditions that were batched in one call, in that order.
+    """Everything kept for the conditions that are batched in one call.
 
     Attributes:
         attentions: in the order in which the model runs them.
@@ -69,14 +82,89 @@ class CallMemory:
     def update(self, output: Tensor, selected: Tensor) -> Tensor:
         """Replace the output of the selected tokens (`[R, K, D]`); returns that of all tokens, to be changed freely."""
         assert self.output is not None
-        rows, tokens, _ = self.output.shape
-        starts = torch.arange(0, rows * tokens, tokens, device=selected.device)
-        places = (selected + starts.unsqueeze(1)).flatten()
-        self.output.flatten(0, 1).index_copy_(0, places, output.flatten(0, 1))
+        self.output.flatten(0, 1).index_copy_(0, _flat(selected, self.output.shape[1]), output.flatten(0, 1))
         return self.output.clone()
+
+    def split(self, parts: int) -> list[CallMemory]:
+        """Its rows in equal parts. It is empty afterwards, so that no more than one attention is held twice."""
+        outputs = [None] * parts if self.output is None else self.output.chunk(parts)
+        made = [CallMemory(output=None if one is None else one.clone()) for one in outputs]
+        while self.attentions:
+            for one, attention in zip(made, self.attentions.pop(0).split(parts), strict=True):
+                one.attentions.append(attention)
+        return made
+
+    @staticmethod
+    def join(parts: Sequence[CallMemory]) -> CallMemory | None:
+        """The rows of several, which are empty afterwards; `None` if they differ in what they hold."""
+        shapes = {tuple((one.keys.shape[1:], one.mask is None) for one in part.attentions) for part in parts}
+        outputs = [part.output for part in parts if part.output is not None]
+        if len(shapes) > 1 or len(outputs) < len(parts):
+            return None
+        made = CallMemory(output=torch.cat(outputs))
+        while parts[0].attentions:
+            made.attentions.append(AttentionMemory.join([part.attentions.pop(0) for part in parts]))
+        return made
+
+
+class KVCache:
+    """What is kept of every condition in a run, in the batches in which the host ran them last.
+
+    The host decides at every call which conditions it batches. Where it changes its mind, rows are moved once.
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[Conditions, CallMemory] = {}
+
+    def of(self, conditions: Conditions) -> CallMemory | None:
+        """What is kept of these together. `None` if one is missing or they cannot be batched; then none stays."""
+        if conditions not in self._calls:
+            self._separate(conditions)
+            alone = [memory for one in conditions if (memory := self._calls.pop((one,), None)) is not None]
+            joined = CallMemory.join(alone) if len(alone) == len(conditions) else None
+            if joined is not None:
+                self._calls[conditions] = joined
+        return self._calls.get(conditions)
+
+    def put(self, conditions: Conditions, memory: CallMemory) -> None:
+        """Keep this, of conditions of which nothing is kept."""
+        self._calls[conditions] = memory
+
+    def drop(self, conditions: Iterable[Hashable]) -> None:
+        """Forget these conditions, and no other."""
+        gone = {*conditions}
+        for known in [known for known in self._calls if gone.issuperset(known)]:
+            del self._calls[known]
+        self._separate(gone)
+        for one in gone:
+            self._calls.pop((one,), None)
+
+    def drop_all_but(self, conditions: Iterable[Hashable]) -> None:
+        """Forget all other conditions."""
+        self.drop({one for known in self._calls for one in known}.difference(conditions))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._calls.clear()
+
+    def nbytes(self) -> int:
+        """Bytes of keys and values held."""
+        return sum(memory.nbytes() for memory in self._calls.values())
+
+    def _separate(self, conditions: Iterable[Hashable]) -> None:
+        """Give every condition that was batched with one of these a memory of its own."""
+        for known in [known for known in self._calls if len(known) > 1 and not {*known}.isdisjoint(conditions)]:
+            alone = self._calls.pop(known).split(len(known))
+            self._calls |= {(one,): memory for one, memory in zip(known, alone, strict=True)}
 
 
 def own(tensor: Tensor) -> Tensor:
     """The tensor without the rest of what its memory holds: a copy, unless there is no rest and it is contiguous."""
     alone = tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor if alone and tensor.is_contiguous() else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _flat(selected: Tensor, row: int, first: int = 0) -> Tensor:
+    """Positions `[R, K]` of image tokens, as places among all rows: `row` long each, the image beginning at `first`."""
+    starts = torch.arange(first, first + selected.shape[0] * row, row, device=selected.device)
+    return (selected + starts.unsqueeze(1)).flatten()

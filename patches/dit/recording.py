@@ -1,4 +1,4 @@
-"""What stays of a run under CAT Pruning when it has ended: its record, step by step."""
+"""What stays of a run under CAT Pruning when it has ended: a line for the log, and a record step by step."""
 
 from __future__ import annotations
 
@@ -49,6 +49,30 @@ def record_of(
     )
 
 
+def summarize(run: CATRun, finished: bool) -> str:
+    """What was done, in one line for the log."""
+    tally = run.tally
+    keep = run.method.selection.kept(run.tokens)
+    parts = [
+        f"CAT Pruning: pruned {tally.pruned_calls} of {tally.calls} model calls to {keep / run.tokens:.1%} of "
+        f"{run.tokens} image tokens",
+        f"saved {tally.spent.saved_share:.1%} of the transformer's FLOPs",
+        f"{run.steps} steps",
+        f"{tally.most_bytes / 2**30:.2f} GiB of keys and values kept",
+        *_exceptions(run),
+    ]
+    if run.disabled is not None:
+        parts.append(f"stopped pruning because {run.disabled}")
+    return ", ".join(parts) + ("" if finished else " (interrupted)")
+
+
+def _exceptions(run: CATRun) -> list[str]:
+    found = [f"{count} calls left as they are because {why}" for why, count in run.tally.passed.items()]
+    if run.tally.answered_calls:
+        found.append(f"{run.tally.answered_calls} calls answered by another node")
+    return found
+
+
 def _places(run: CATRun, percent_to_sigma: Callable[[float], float]) -> tuple[PlaceRecord, ...]:
     timelines: list[list[tuple[float, Tally]]] = [[] for _ in range(run.steps)]
     for sigma, spent in sorted(run.tally.timeline.items(), reverse=True):
@@ -86,7 +110,7 @@ def _details(run: CATRun) -> tuple[tuple[str, str], ...]:
 
 def _notes(run: CATRun) -> tuple[str, ...]:
     notes = [f"nothing was pruned: {run.nothing_because}"] if run.nothing_because is not None else []
-    notes += [f"{count} calls were left as they are because {why}" for why, count in run.tally.passed.items()]
+    notes += _exceptions(run)
     if run.disabled is not None:
         notes.append(f"from some step on nothing was pruned, because {run.disabled}")
     return (*notes, *(note_on_samples(run.latent[0]) if run.maps is not None else ()))

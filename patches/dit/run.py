@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...atedm_core.dit.flops import TransformerStructure, transformer_flops
+from ...atedm_core.dit.flops import TransformerStructure
 from ...atedm_core.dit.schedule import CATSchedule, step_at
 from ...atedm_core.dit.selection import CATSelection, SelectorFactory, TokenSelector
-from ...report.record import Tally
 from ..host.kept_counts import KeptCounts
+from .call import TransformerCall
 from .families import Family
-from .kv_cache import CallMemory
+from .kv_cache import CallMemory, Conditions, KVCache
 from .tally import CATTally
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,30 @@ class CATMethod:
     select: SelectorFactory = TokenSelector
 
 
+@dataclass
+class Evaluation:
+    """What the sampler asks for at once: one call of the model, or several where conditions are not batched.
+
+    Attributes:
+        sigma: noise level.
+        positive: uuids of the positive conditions.
+        answered: uuids of the conditions that have had a call.
+        noise: by condition: what it gave, `[B, N, D]`, and whether all of it was computed.
+        decided: whether `selected` and `why_full` are known; another node may answer before anybody asks.
+        selected: `[B, K]` int64, tokens to compute for each picture; `None` for all.
+        why_full: why all, in words.
+    """
+
+    sigma: float = 0.0
+    positive: list[Hashable] = field(default_factory=list)
+    answered: set[Hashable] = field(default_factory=set)
+    noise: dict[Hashable, tuple[Tensor, bool]] = field(default_factory=dict)
+    decided: bool = False
+    selected: Tensor | None = None
+    why_full: str = ""
+
+
+@dataclass(eq=False)
 class CATRun:
     """State of one run, made anew for each and dropped when it ends.
 
@@ -37,47 +64,35 @@ class CATRun:
         sigmas: the run's noise schedule.
         latent: shape of the run's latent, `[B, C, ..., H, W]`.
         grid: (height, width) in tokens.
-        structure: of the model.
-        nothing_because: why nothing was even tried, if so.
+        structure: of the run's model.
         tally: what was done.
-        memories: by the uuids of the conditions that were batched in one call.
+        cache: what is kept of every condition.
+        evaluation: the one under way.
         disabled: why the rest of the run is full, if so.
-        why_full: why the evaluation under way computes all tokens, once `selected` was asked; empty if it does not.
+        nothing_because: why nothing was even tried, if so.
         maps: counts the tokens that each step computed, if somebody wants to know.
+        mask: the inpainting mask of the evaluation under way, if there is one.
     """
 
-    def __init__(
-        self,
-        method: CATMethod,
-        sigmas: Sequence[float],
-        latent: Sequence[int],
-        grid: tuple[int, int],
-        structure: TransformerStructure,
-    ) -> None:
-        self.method = method
-        self.sigmas = list(sigmas)
-        self.latent = tuple(latent)
-        self.grid = grid
-        self.structure = structure
-        self.nothing_because: str | None = None
-        self.tally = CATTally()
-        self.memories: dict[tuple[Hashable, ...], CallMemory] = {}
-        self.disabled: str | None = None
-        self.why_full = ""
-        self.maps: KeptCounts | None = None
-        self.mask: Tensor | None = None
-        self._selector = method.select(method.selection, grid)
-        self._positive: list[Hashable] = []
-        self._signals: dict[Hashable, tuple[Tensor, bool]] = {}
-        self._source: Hashable = None
-        self._sigma: float | None = None
-        self._signals_sigma: float | None = None
-        self._observed_sigma: float | None = None
-        self._selected: Tensor | None = None
-        self._selected_sigma: float | None = None
-        self._token_mask: Tensor | None = None
-        self._answered: set[Hashable] = set()
-        self._decided = False
+    method: CATMethod
+    sigmas: list[float]
+    latent: tuple[int, ...]
+    grid: tuple[int, int]
+    structure: TransformerStructure
+    cache: KVCache = field(default_factory=KVCache)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    disabled: str | None = None
+    nothing_because: str | None = None
+    maps: KeptCounts | None = None
+    mask: Tensor | None = None
+    _previous: Evaluation = field(default_factory=Evaluation)
+    _source: Hashable = None
+    _observed_sigma: float | None = None
+    _token_mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.tally = CATTally(self.structure, self.tokens)
+        self._selector = self.method.select(self.method.selection, self.grid)
 
     @property
     def steps(self) -> int:
@@ -92,125 +107,108 @@ class CATRun:
     @property
     def step(self) -> int:
         """The step that the evaluation under way belongs to."""
-        return self.step_of(self._sigma or 0.0)
+        return self.step_of(self.evaluation.sigma)
 
     def step_of(self, sigma: float) -> int:
         """The step that a noise level belongs to."""
         return step_at(sigma, self.sigmas)
 
     def begin(self, sigma: float, positive: list[Hashable]) -> None:
-        """A new evaluation at a noise level, whose positive conditions have these uuids.
-
-        Nothing is decided before the model is called: another node may answer the sampler in its place.
-        """
-        self._sigma, self._positive = sigma, positive
-        self._answered.clear()
-        self._decided = False
-
-    def answered(self, uuids: tuple[Hashable, ...]) -> bool:
-        """Whether this evaluation has had an answer for one of these conditions already."""
-        return not self._answered.isdisjoint(uuids)
+        """A new evaluation. Conditions that the last one did without are not kept: what they left is a step behind."""
+        if self.evaluation.decided:
+            self._previous = self.evaluation
+            self.cache.drop_all_but(self.evaluation.answered)
+        self.evaluation = Evaluation(sigma, positive)
 
     def selected(self) -> Tensor | None:
-        """Tokens to compute in the evaluation under way, `[B, K]` int64 for B pictures; `None` for all."""
-        if not self._decided:
-            self._decided = True
-            self._take_signals()
-            self._selected = self._decide()
-        return self._selected
+        """Tokens to compute in the evaluation under way, `[B, K]` int64; `None` for all."""
+        now = self.evaluation
+        if not now.decided:
+            now.decided = True
+            self._observe()
+            now.selected = self._choose()
+        return now.selected
 
-    def answer(self, uuids: tuple[Hashable, ...], memory: CallMemory, model: Any, *, pruned: bool) -> None:
-        """A call has ended for these conditions: keep what it leaves behind."""
-        self._answered.update(uuids)
-        if not pruned:
-            self._replace(uuids, memory)
-        if memory.output is not None:
-            noise = self.method.family.noise(model, memory.output)
-            for uuid, rows in zip(uuids, noise.chunk(len(uuids)), strict=True):
-                self._signals[uuid] = (rows, not pruned)
-            self._signals_sigma = self._sigma
-        self.tally.most_bytes = max(self.tally.most_bytes, self.nbytes())
-
-    def spend(
-        self,
-        uuids: tuple[Hashable, ...],
-        samples: int,
-        text_tokens: int,
-        whole_because: str | None,
-    ) -> None:
-        """Count a call of the model.
+    def finish(self, call: TransformerCall, uuids: Conditions, model: Any, samples: int, text_tokens: int) -> None:
+        """Count a call that has ended, and keep what it left for those to come.
 
         Args:
+            call: that has ended.
             uuids: of its conditions.
+            model: that was called.
             samples: inputs of the model in it.
             text_tokens: of one of them.
-            whole_because: why it computes all tokens; `None` for a pruned one.
         """
-        kept = self.method.selection.kept(self.tokens) if whole_because is None else self.tokens
-        full = transformer_flops(self.structure, self.tokens, text_tokens)
-        flops = transformer_flops(self.structure, self.tokens, text_tokens, kept)
-        one = Tally(1, int(whole_because is None), self.tokens, kept, full, flops)
-        self.tally.add(self._sigma or 0.0, self.step, uuids, samples, text_tokens, one, whole_because)
-
-    def drop(self, uuids: tuple[Hashable, ...]) -> None:
-        """Forget what is kept for any of these conditions."""
-        for known in [known for known in self.memories if not set(known).isdisjoint(uuids)]:
-            del self.memories[known]
+        now, memory = self.evaluation, call.memory
+        if memory is not None:
+            now.answered.update(uuids)
+        if not call.ran:
+            self.tally.answered_calls += 1
+            if memory is not None:
+                self.cache.drop(uuids)
+            return
+        kept = self.tokens if call.selected is None else call.selected.shape[1]
+        self.tally.add(now.sigma, self.step, uuids, samples, text_tokens, kept, call.why_full)
+        if memory is None:
+            return
+        call.finish(self.method.family.attentions(model))
+        if call.refusal is not None:
+            self.disable(call.refusal)
+        self._keep(call, uuids, memory, model)
 
     def disable(self, reason: str) -> None:
-        """Run in full from here on, and free what is kept."""
-        self.disabled = reason
-        self.memories.clear()
-
-    def nbytes(self) -> int:
-        """Bytes of keys and values held."""
-        return sum(memory.nbytes() for memory in self.memories.values())
+        """Run in full from here on, say so once, and free what is kept."""
+        if self.disabled is None:
+            logger.warning("CAT Pruning: the rest of this run is not pruned: %s", reason)
+            self.disabled = reason
+        self.cache.clear()
 
     def reset(self) -> None:
         """Free everything that takes memory. The tally stays."""
         self.maps = None
-        self.memories.clear()
-        self._signals.clear()
+        self.cache.clear()
+        self.evaluation, self._previous = Evaluation(), Evaluation()
         self._selector.reset()
-        self._selected = self._token_mask = self.mask = None
+        self._token_mask = self.mask = None
 
-    def _replace(self, uuids: tuple[Hashable, ...], memory: CallMemory) -> None:
-        self.drop(uuids)
-        if self.disabled is None:
-            self.memories[uuids] = memory
+    def _keep(self, call: TransformerCall, uuids: Conditions, memory: CallMemory, model: Any) -> None:
+        if call.selected is None and self.disabled is None:
+            self.cache.put(uuids, memory)
+        assert memory.output is not None
+        noise = self.method.family.noise(model, memory.output).chunk(len(uuids))
+        self.evaluation.noise |= {one: (rows, call.selected is None) for one, rows in zip(uuids, noise, strict=True)}
+        self.tally.most_bytes = max(self.tally.most_bytes, self.cache.nbytes())
+        if call.selected is not None and self.maps is not None:
+            self.maps.add(self.step, call.selected, self.tokens, len(uuids))
 
-    def _take_signals(self) -> None:
-        """Show the selector what the positive condition's last evaluation gave."""
-        found = self._signals
-        self._signals = {}
-        source = self._source if self._source in found else next(iter(self._sources(found)), None)
-        if source is None:
-            return
-        if source != self._source:
-            self._source = source
-            self._selector.reset()
-        noise, full = found[source]
-        self._selector.observe(noise, full=full, again=self._signals_sigma == self._observed_sigma)
-        self._observed_sigma = self._signals_sigma
-
-    def _sources(self, found: dict[Hashable, Any]) -> Iterator[Hashable]:
+    def _observe(self) -> None:
+        """Show the selector what one condition gave in the evaluation before: a positive one, the same every time."""
+        sigma, found = self._previous.sigma, self._previous.noise
+        self._previous.noise = {}
         # A guider may name its conditions otherwise; then any of them is as good as another.
-        return (uuid for uuid in (self._positive or list(found)) if uuid in found)
+        sources = [uuid for uuid in (self._source, *(self.evaluation.positive or found)) if uuid in found]
+        if not sources:
+            return
+        if sources[0] != self._source:
+            self._source = sources[0]
+            self._selector.reset()
+        noise, full = found[self._source]
+        self._selector.observe(noise, full=full, again=sigma == self._observed_sigma)
+        self._observed_sigma = sigma
 
-    def _decide(self) -> Tensor | None:
+    def _choose(self) -> Tensor | None:
+        now, before = self.evaluation, self._previous
         released = self._released()
-        self.why_full = self.disabled or self.method.schedule.why_full(self.step, self.steps) or ""
-        if not self.why_full and not self._selector.ready:
-            self.why_full = "two full evaluations have to come first"
-        if self.why_full:
+        now.why_full = self.disabled or self.method.schedule.why_full(self.step, self.steps) or ""
+        if not now.why_full and not self._selector.ready:
+            now.why_full = "two full evaluations have to come first"
+        if now.why_full:
             return None
-        if released is None and self._selected is not None and self._selected_sigma == self._sigma:
-            return self._selected
-        keep = self.method.selection.kept(self.tokens)
-        if released is not None and int(released.sum(dim=1).amax()) > keep:
-            self.why_full = "the mask set more tokens free than a step computes"
+        if released is None and before.selected is not None and before.sigma == now.sigma:
+            return before.selected
+        if released is not None and int(released.sum(dim=1).amax()) > self.method.selection.kept(self.tokens):
+            now.why_full = "the mask set more tokens free than a step computes"
             return None
-        self._selected_sigma = self._sigma
         return self._selector.choose(released)
 
     def _released(self) -> Tensor | None:

@@ -7,16 +7,20 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from ...atedm_core.dit.flops import TransformerStructure, transformer_flops
 from ...report.record import Tally
 
 
 @dataclass
 class CATTally:
-    """All calls of the model in one run, whoever asked for them.
+    """All calls that the model ran in one run, whoever asked for them.
 
     Attributes:
-        calls: of the model, however many conditions are in one.
+        structure: of the model.
+        tokens: N, image tokens of one picture.
+        calls: however many conditions are in one.
         pruned_calls: those that computed some of the tokens only.
+        answered_calls: asked for and answered by another node; they are in no other number.
         timeline: what was spent, by noise level; there a call counts once for every condition in it.
         whole_because: by step, why calls of that step computed all tokens.
         conditions: uuids of all conditions that were seen.
@@ -26,8 +30,11 @@ class CATTally:
         passed: calls that had to run as they are, by the reason.
     """
 
+    structure: TransformerStructure
+    tokens: int
     calls: int = 0
     pruned_calls: int = 0
+    answered_calls: int = 0
     timeline: dict[float, Tally] = field(default_factory=dict)
     whole_because: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     conditions: set[Hashable] = field(default_factory=set)
@@ -44,41 +51,29 @@ class CATTally:
         return sum(self.timeline.values(), Tally())
 
     def add(
-        self,
-        sigma: float,
-        step: int,
-        uuids: tuple[Hashable, ...],
-        samples: int,
-        text_tokens: int,
-        one: Tally,
-        whole_because: str | None,
+        self, sigma: float, step: int, uuids: tuple[Hashable, ...], samples: int, text: int, kept: int, why_full: str
     ) -> None:
-        """Add a call.
+        """Add a call that the model ran.
 
         Args:
             sigma: noise level.
             step: that the noise level belongs to.
             uuids: of the call's conditions.
             samples: inputs of the model in it.
-            text_tokens: of one of them.
-            one: what one input spends.
-            whole_because: why all tokens are computed; `None` if they are not.
+            text: text tokens of one of them.
+            kept: image tokens that one of them computed.
+            why_full: why those were all; empty if they were not.
         """
-        conditions = max(1, len(uuids))
-        spent = Tally(
-            calls=conditions * one.calls,
-            pruned_calls=conditions * one.pruned_calls,
-            tokens=samples * one.tokens,
-            kept=samples * one.kept,
-            flops_full=samples * one.flops_full,
-            flops=samples * one.flops,
-        )
+        conditions, pruned = max(1, len(uuids)), not why_full
+        full = transformer_flops(self.structure, self.tokens, text)
+        flops = transformer_flops(self.structure, self.tokens, text, kept)
+        spent = Tally(conditions, conditions * pruned, *(samples * one for one in (self.tokens, kept, full, flops)))
         with self._lock:
             self.timeline[sigma] = self.timeline.get(sigma, Tally()) + spent
-            if whole_because is not None:
-                self.whole_because[step][whole_because] += 1
+            if why_full:
+                self.whole_because[step][why_full] += 1
             self.conditions.update(uuids)
             self.samples += samples
-            self.text_tokens += samples * text_tokens
+            self.text_tokens += samples * text
             self.calls += 1
-            self.pruned_calls += one.pruned_calls
+            self.pruned_calls += pruned

@@ -65,7 +65,7 @@ def find_record(method: object, result_input: str) -> tuple[RunRecord | None, bo
     return (own[0], running is None) if own else (None, False)
 
 
-def find_whole_run(record: RunRecord) -> RunRecord | None:
+def find_baseline(record: RunRecord) -> RunRecord | None:
     """The last run of a model of the same structure that did the same work and pruned nothing."""
     others = (run.record for run in reversed(_finished) if not run.record.pruned)
     return next((other for other in others if record.is_like(other)), None)

@@ -149,7 +149,8 @@ def _prune(layers: Any, hidden: Tensor, options: Options, call: _Call, slots: li
         own_slots = [slots[member] for member in members] if slots else []
         own_hidden = call.rows(hidden, members)
         updates = _recall(own_slots, own_hidden)
-        passed = PruningPass(run.method.settings, keep, call.grid, block.layers, remembered, updates, run.method.rank)
+        how = run.method.rank, run.even_order(call.grid, hidden.device)
+        passed = PruningPass(run.method.settings, keep, call.grid, block.layers, remembered, updates, *how)
         contexts = [call.rows(text, members) for text in call.contexts]
         out = passed.run(layers, own_hidden, contexts, call.options(options, members))
         uuids = [call.uuids[member] for member in members]

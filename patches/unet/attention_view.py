@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
+from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor
 
 from ...atedm_core.log_sum_exp import attention_with_log_sum_exp
 from ...atedm_core.unet.ranking import LayerAttention, QueriesKeys
 from .full_grid import Options, append_patch
 
-_PYTORCH_ATTENTION = "attention_pytorch"
+_PYTORCH_ATTENTION = (attention_pytorch, inspect.unwrap(attention_pytorch))
+"""ComfyUI's function as nodes find it, and as it is handed to overrides: out of its wrapper."""
 
 
 class AttentionView:
@@ -66,7 +69,7 @@ class AttentionView:
 
         Only in the place of ComfyUI's call to PyTorch's own attention, whose kernel this is.
         """
-        if getattr(attention, "__name__", "") != _PYTORCH_ATTENTION or self._past_self:
+        if attention not in _PYTORCH_ATTENTION or self._past_self:
             return None
         plain = self._self is not None and self._row_log_sum is None and len(args) == 4 and kwargs.get("mask") is None
         if not plain or kwargs.get("skip_reshape") or kwargs.get("skip_output_reshape") or "scale" in kwargs:

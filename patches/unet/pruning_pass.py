@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...atedm_core.tokens import TokenSubset
+from ...atedm_core.tokens import EvenOrder, TokenSubset
 from ...atedm_core.unet.ranking import (
     LayerAttention,
     RankTokens,
@@ -45,11 +45,13 @@ class PruningPass:
         remembered: Remembered | None,
         updates: TokenUpdates | None = None,
         rank: RankTokens = rank_tokens,
+        order: EvenOrder | None = None,
     ) -> None:
         self._settings = settings
         self._rank_tokens = rank
         self._keep = keep
         self._grid = grid
+        self._order = order
         self._remembered = remembered
         self._before: Tensor | None = None
         self._start: Tensor | None = None
@@ -124,7 +126,7 @@ class PruningPass:
 
     def _choose(self, hidden: Tensor, attention: LayerAttention | None) -> TokenSubset:
         if not self._settings.ranks_by_attention:
-            self.scores = rank_states(self._settings, hidden, self._grid)
+            self.scores = rank_states(self._settings, hidden, self._grid, self._order)
         elif self._remembered is not None:
             self.scores, subset = self._remembered
             if subset.kept == self._keep and self.updates is None:
@@ -133,7 +135,7 @@ class PruningPass:
             self.scores = self._rank_tokens(self._settings, attention, self._grid)
         assert self.scores is not None
         age = None if self.updates is None else self.updates.age
-        subset = select_tokens(self._settings, self.scores, self._keep, self._grid, age)
+        subset = select_tokens(self._settings, self.scores, self._keep, self._grid, age, self._order)
         return choose_stand_ins(self._settings, subset, self._grid, hidden, attention)
 
 

@@ -8,7 +8,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ...atedm_core.tokens import TokenSubset, kept_tokens
+import torch
+
+from ...atedm_core.tokens import EvenOrder, TokenSubset, kept_tokens
 from ...atedm_core.unet.flops import block_flops
 from ...atedm_core.unet.ranking import RankTokens, rank_tokens
 from ...atedm_core.unet.schedule import DSAPSchedule
@@ -79,6 +81,7 @@ class PruneRun:
     points: Counter[PrunePoint] = field(default_factory=Counter)
     maps: TokenMaps | None = None
     _progress: dict[float, float] = field(default_factory=dict)
+    _orders: dict[tuple[tuple[int, int], torch.device], EvenOrder] = field(default_factory=dict)
     # Several devices may each run a part of the conditions, one thread per device.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -121,6 +124,12 @@ class PruneRun:
     def keep(self, tokens: int, block: AttentionBlock, progress: float) -> int:
         """How many of `tokens` stay in `block`."""
         return kept_tokens(tokens, self.method.schedule.ratio(progress, block))
+
+    def even_order(self, grid: tuple[int, int], device: torch.device) -> EvenOrder:
+        """Of a (height, width) grid on a device, made once."""
+        if (grid, device) not in self._orders:
+            self._orders[grid, device] = EvenOrder.of(grid, device)
+        return self._orders[grid, device]
 
     def remembers_updates(self, block: AttentionBlock) -> bool:
         """Whether tokens' updates in `block` are worth remembering: they are asked for, and it is pruned some time."""
@@ -177,3 +186,4 @@ class PruneRun:
         self.rankings.reset()
         self.updates.reset()
         self._progress.clear()
+        self._orders.clear()

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.pack.atedm_core.dit.selection import CATSelection, TokenSelector
 from torch.utils.flop_counter import FlopCounterMode
 
-from atedm_core.dit.selection import CATSelection, TokenSelector
-from benchmarks._cat import catalogue, command, controls, report
-from benchmarks._cat.cases import CATCase, CATPruning, CATRow
-from benchmarks._cat.session import Session
-from benchmarks._fidelity.captions import batch
-from benchmarks._fidelity.cases import Sampling
-from benchmarks._fidelity.summary import Measured
+from benchmarks.lab.captions import batch
+from benchmarks.lab.cases import Row, Sampling
+from benchmarks.lab.dit import cat_fidelity, catalogue, controls, report
+from benchmarks.lab.dit.cases import CATCase, CATPruning
+from benchmarks.lab.dit.session import Session
+from benchmarks.lab.summary import Measured
 from demo.transformer_store import TransformerConfig, write
 
 STEPS = Sampling(steps=6)
@@ -108,7 +108,7 @@ def test_cost_is_what_pytorch_counts(session: Session) -> None:
     inputs = torch.randn(1, 4, 32, 32), torch.tensor([500.0])
     with counter, torch.no_grad():
         model(*inputs, context=torch.randn(1, 16, 128), y=torch.randn(1, 64))
-    from atedm_core.dit.flops import transformer_flops
+    from benchmarks.pack.atedm_core.dit.flops import transformer_flops
 
     # the fused attention of the CPU is not counted
     structure = replace(session.structure(), joint_attentions=0)
@@ -140,7 +140,7 @@ def test_a_velocity_held_is_one_long_step(session: Session) -> None:
 
 def measured(name: str, psnr: list[float], share: float, steps: int = 20, fewer: bool = False) -> Measured:
     case = CATCase(Sampling(steps)) if fewer else CATCase(Sampling(20), CATPruning())
-    row = CATRow("g", name, case, count=len(psnr), against=Sampling(20) if fewer else None)
+    row = Row("g", name, case, count=len(psnr), against=Sampling(20) if fewer else None)
     rest = {"ssim": 1.0, "latent_error": 0.1, "same_scene": True, "right": True, "reference_right": True}
     return Measured(row, [{"psnr": value, "share": share, **rest} for value in psnr])
 
@@ -158,10 +158,9 @@ def test_lines_compare_with_round_robin_and_with_fewer_steps_at_equal_cost() -> 
 
 
 def test_the_command_goes_on_where_it_stopped(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    arguments = ["--fidelity", "--groups", "cat 8 steps", "--captions", "4", "--weights", str(weights)]
+    arguments = ["--groups", "cat 8 steps", "--captions", "4", "--weights", str(weights)]
     arguments += ["--out", str(tmp_path)]
-    assert command.asked_for(arguments)
-    assert command.main(arguments) == 0
+    assert cat_fidelity.main(arguments) == 0
     first = capsys.readouterr().out
     assert "velocity held after the warm-up" in first
     [file] = tmp_path.glob("measures-*.jsonl")
@@ -170,7 +169,7 @@ def test_the_command_goes_on_where_it_stopped(weights: Path, tmp_path: Path, cap
     assert len(keys) == len(lines)
     file.write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:40])  # cut off while writing
     drawn = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
-    assert command.main(arguments) == 0
+    assert cat_fidelity.main(arguments) == 0
     assert capsys.readouterr().out[-200:] == first[-200:]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")} == drawn
 
@@ -189,13 +188,13 @@ def test_wrong_arguments_are_refused_before_anything_is_loaded(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        command.parse(["--fidelity", *arguments])
+        cat_fidelity.parse(arguments)
     assert said in capsys.readouterr().err
 
 
 def test_a_part_is_read_as_it_is_given() -> None:
-    assert command.parse(["--fidelity", "--part", "1/4"]).part == (1, 4)
-    assert command.parse(["--fidelity"]).part == (0, 1)
+    assert cat_fidelity.parse(["--part", "1/4"]).part == (1, 4)
+    assert cat_fidelity.parse([]).part == (0, 1)
 
 
 def test_the_document_says_what_the_results_say() -> None:

@@ -16,7 +16,7 @@ QUICK = ["--rounds", "1", "--steps", "3"]
 
 
 def run(name: str, folder, *arguments: str) -> tuple[str, list[dict]]:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *TINY, "--results", str(folder), *arguments]
+    command = [sys.executable, "-m", f"benchmarks.speed.{name}", *TINY, "--results", str(folder), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
@@ -73,7 +73,7 @@ def test_all_for_an_accelerator_is_one_command_that_ends_in_time(tmp_path):
 
 
 def run_cat(folder, *arguments: str) -> tuple[str, dict]:
-    command = [sys.executable, "-m", "benchmarks.cat", "--tiny", "--dtype", "float32", "--results", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.speed.cat", "--tiny", "--dtype", "float32", "--results", str(folder)]
     command += ["--rounds", "1", "--steps", "4", "--threads", "1", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-2000:]

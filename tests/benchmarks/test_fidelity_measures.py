@@ -9,17 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.pack.atedm_core.unet.flops import unet_flops
+from benchmarks.pack.atedm_core.unet.ranking import LayerAttention, rank_tokens
+from benchmarks.pack.atedm_core.unet.schedule import DSAPSchedule
+from benchmarks.pack.atedm_core.unet.settings import PruneSettings
 
-from atedm_core.unet.flops import unet_flops
-from atedm_core.unet.ranking import LayerAttention, rank_tokens
-from atedm_core.unet.schedule import DSAPSchedule
-from atedm_core.unet.settings import PruneSettings
-from benchmarks._fidelity import captions, catalogue, controls, flops, measures, tables
-from benchmarks._fidelity.cases import Case, Pruning, Row, Sampling
-from benchmarks._fidelity.session import Drawn, Trajectory
-from benchmarks._fidelity.store import Spot, Store
-from benchmarks._fidelity.summary import Measured, fewer_steps_at, lines, step_map
-from benchmarks._fidelity.sweep import missing, step_errors
+from benchmarks.lab import captions, measures
+from benchmarks.lab.cases import Row, Sampling
+from benchmarks.lab.document import insert
+from benchmarks.lab.drawing import Drawn, Trajectory
+from benchmarks.lab.store import Spot, Store
+from benchmarks.lab.summary import Measured, fewer_steps_at
+from benchmarks.lab.sweep import missing, step_errors
+from benchmarks.lab.unet import catalogue, controls, flops, tables
+from benchmarks.lab.unet.cases import Case, Pruning
+from benchmarks.lab.unet.summary import lines, step_map
 from demo.scenes import Scene, draw, is_held_out
 
 ATTENDING = PruneSettings(ranking="self-attention")
@@ -248,11 +252,11 @@ def test_the_step_map_says_by_how_much_pruning_wins() -> None:
 def test_tables_go_between_their_markers_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     document = tmp_path / "document.md"
     document.write_text("before <!-- table main -->old<!-- end --> after", encoding="utf-8")
-    tables.insert(document, {"main": "| new |"})
-    tables.insert(document, {"main": "| newer |"})
+    insert(document, {"main": "| new |"})
+    insert(document, {"main": "| newer |"})
     assert document.read_text(encoding="utf-8") == "before <!-- table main -->\n\n| newer |\n\n<!-- end --> after"
     with pytest.raises(ValueError, match="'main'"):
-        tables.insert(document, {})
+        insert(document, {})
 
 
 def test_saved_tables_are_those_of_the_saved_figures(repository: Path) -> None:

@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks import fidelity
-from benchmarks._fidelity import report
-from benchmarks._fidelity.cases import Case, Pruning, Sampling
-from benchmarks._fidelity.catalogue import BASE, PAPER, by_attention
-from benchmarks._fidelity.store import Spot, Store
+from benchmarks.lab.cases import Sampling
+from benchmarks.lab.store import Spot, Store
+from benchmarks.lab.unet import fidelity, report
+from benchmarks.lab.unet.cases import Case, Pruning
+from benchmarks.lab.unet.catalogue import BASE, PAPER, by_attention
 from devtools.layout import current_host
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
-COMMAND = [sys.executable, "-m", "benchmarks.fidelity", "--quick", "--out"]
+COMMAND = [sys.executable, "-m", "benchmarks.lab.unet.fidelity", "--quick", "--out"]
 
 
 def run(out: Path, repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

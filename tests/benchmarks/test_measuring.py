@@ -1,23 +1,25 @@
 from __future__ import annotations
 
+import argparse
 import functools
 import itertools
 
 import pytest
 import torch
 
-from benchmarks import _host, tables
-from benchmarks._contenders import POINTS, ideal_speed_up, peers, pruned, stacked, unpruned
-from benchmarks._measure import interleave, peak_tensor_bytes
-from benchmarks._tables import markdown
-from benchmarks.overhead import OperationCounter, Stopwatch
+from benchmarks import host, random_models
+from benchmarks.measure import interleave, peak_tensor_bytes
+from benchmarks.printing import markdown
+from benchmarks.speed import contenders, overhead, tables
+from benchmarks.speed.contenders import POINTS, ideal_speed_up, peers, pruned, stacked, unpruned
+from benchmarks.speed.overhead import OperationCounter, Stopwatch
 
 CPU = torch.device("cpu")
 
 
 def test_a_disturbed_round_does_not_move_the_ratio(monkeypatch):
     durations = itertools.cycle([2.0, 1.0] * 3 + [20.0, 10.0])
-    monkeypatch.setattr("benchmarks._measure.seconds", lambda work, device: next(durations))
+    monkeypatch.setattr("benchmarks.measure.seconds", lambda work, device: next(durations))
     pair = interleave(lambda: None, lambda: None, 5, CPU)
     assert (pair.a, pair.b, pair.ratio) == (2.0, 1.0, 2.0)
 
@@ -48,24 +50,33 @@ def test_a_part_inside_another_counts_once():
 
 
 def test_every_peer_and_every_stack_has_an_effect(comfyui):
-    model = _host.random_model("sdxl", torch.float32, tiny=True)
+    model = host.random_model("sdxl", torch.float32, tiny=True)
 
     @functools.cache
     def picture(which, steps):
-        return _host.sample_latent(which, (512, 512), steps, 1.0, CPU)[0]
+        return host.sample_latent(which, (512, 512), steps, 1.0, CPU)[0]
 
     for contender in [*peers(model), *stacked(model, 0.63), *pruned(model, 0.63, list(POINTS))]:
         steps = 6 if "Cache" in contender.name else 2
         assert not torch.equal(picture(contender.model, steps), picture(model, steps)), f"{contender.name} does nothing"
 
 
+def test_a_ranking_by_attention_is_timed_too(comfyui, monkeypatch):
+    by_attention = functools.partial(contenders.PruneSettings, ranking="self-attention")
+    monkeypatch.setattr(contenders, "PruneSettings", by_attention)
+    model = host.random_model("sdxl", torch.float32, tiny=True)
+    options = argparse.Namespace(ratio=0.63, cfg=1.0, rounds=1)
+    row = overhead.measure(model, "after first layer", 128, options, CPU)
+    assert row["shares"]["rank"] > 0
+    assert row["operations_per_block"]["rank"] > 0
+
+
 def test_ideal_speed_ups_of_sdxl_are_the_published_ones(comfyui, monkeypatch):
     import comfy.model_management
-    import tiny_models
 
     # 10 GB of weights that nobody reads
     monkeypatch.setattr(comfy.model_management, "get_torch_device", lambda: torch.device("meta"))
-    model = tiny_models.sdxl((2, 10), 320)
+    model = random_models.sdxl((2, 10), 320)
     assert all(weight.is_meta for weight in model.model.diffusion_model.parameters())
     found = [ideal_speed_up(model, (1024, 1024), 0.63, point) for point in POINTS]
     assert found == pytest.approx([1.66, 1.81, 1.97], abs=0.006)
@@ -89,13 +100,11 @@ def test_a_row_that_does_not_fit_its_table_is_refused():
 
 
 def test_pruning_adds_nothing_to_peak_memory(comfyui):
-    import tiny_models
-
-    model = tiny_models.sdxl((2, 2), 128)
+    model = random_models.sdxl((2, 2), 128)
 
     def peak(contender) -> int:
         def run() -> None:
-            _host.sample_latent(contender.model, (256, 256), 1, 1.0, CPU)
+            host.sample_latent(contender.model, (256, 256), 1, 1.0, CPU)
 
         run()  # loads the weights and tries the kernels
         return peak_tensor_bytes(run, CPU)

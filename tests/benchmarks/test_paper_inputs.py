@@ -12,11 +12,10 @@ import pytest
 from PIL import Image
 from test_paper_table import SDXL_NAMES, Run, run, safetensors
 
-from benchmarks import fidelity
-from benchmarks._paper import quality
-from benchmarks._paper.checkpoint import inspect
-from benchmarks._paper.command import asked_for
-from benchmarks._paper.prompts import read_prompts
+from benchmarks.checkpoint import quality
+from benchmarks.checkpoint.checkpoint import main
+from benchmarks.checkpoint.checkpoint_file import inspect
+from benchmarks.checkpoint.prompts import read_prompts
 from demo.store import DEFAULT_FILE
 from devtools.console import DevError
 
@@ -173,10 +172,8 @@ def test_numbers_out_of_range_are_refused_by_name(
     assert wrong[0] in capsys.readouterr().err
 
 
-def test_a_checkpoint_asks_for_this_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert asked_for(["--checkpoint=x"])
-    assert not asked_for(["--quick", "--captions", "4"])
-    assert fidelity.main(["--checkpoint", "nowhere.safetensors", "--prompts", "p.txt"]) == 1
+def test_a_checkpoint_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nowhere.safetensors", "--prompts", "p.txt"]) == 1
     assert "nowhere.safetensors: there is no such file" in capsys.readouterr().err
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from test_paper_table import SDXL_NAMES, safetensors
 
-from benchmarks._paper import command, quality
-from benchmarks._paper.checkpoint import inspect
-from benchmarks._paper.quality import pixels
-from benchmarks._paper.servers import own_server
+from benchmarks.checkpoint import quality
+from benchmarks.checkpoint.checkpoint import main
+from benchmarks.checkpoint.checkpoint_file import inspect
+from benchmarks.checkpoint.quality import pixels
+from benchmarks.checkpoint.servers import own_server
 from demo.store import DEFAULT_FILE
 from devtools.layout import current_host
 
@@ -39,8 +40,8 @@ def test_a_checkpoint_outside_the_server_is_seen_and_a_bad_one_told(
 ) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text(CAPTIONS, encoding="utf-8")
-    given = ["--checkpoint", hollow, "--prompts", prompts, "--out", tmp_path / "out", "--server", address]
-    assert command.main([str(one) for one in given]) == 1
+    given = [hollow, "--prompts", prompts, "--out", tmp_path / "out", "--server", address]
+    assert main([str(one) for one in given]) == 1
     assert f"{address} cannot use the checkpoint hollow.safetensors: The workflow failed" in capsys.readouterr().err
     assert not list((tmp_path / "out").rglob("*.png"))
 
@@ -51,8 +52,8 @@ def test_draws_resumes_and_compares(address: str, tmp_path: Path, monkeypatch: p
     prompts.write_text(CAPTIONS, encoding="utf-8")
 
     def run(*rows: str) -> dict[str, dict[str, float]]:
-        given = ["--checkpoint", str(DEFAULT_FILE), "--prompts", str(prompts), "--out", str(out), "--server", address]
-        assert command.main([*given, "--steps", "4", "--rows", *rows]) == 0
+        given = [str(DEFAULT_FILE), "--prompts", str(prompts), "--out", str(out), "--server", address]
+        assert main([*given, "--steps", "4", "--rows", *rows]) == 0
         lines = json.loads((out / "results.json").read_text(encoding="utf-8"))["lines"]
         return {line["id"]: line for line in lines}
 

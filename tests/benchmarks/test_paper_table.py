@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from fake_comfyui import FakeComfyUI, Workflow
 
-from benchmarks._paper import command, quality
-from benchmarks._paper.checkpoint import SDXL_SIGN
-from benchmarks._paper.draw import Patience
-from benchmarks._paper.rows import SDXL_TFLOPS, TABLE
-from benchmarks._paper.work import Picture, Work
+from benchmarks.checkpoint import quality
+from benchmarks.checkpoint.checkpoint import main
+from benchmarks.checkpoint.checkpoint_file import SDXL_SIGN
+from benchmarks.checkpoint.draw import Patience
+from benchmarks.checkpoint.rows import SDXL_TFLOPS, TABLE
+from benchmarks.checkpoint.work import Picture, Work
 
 PROMPTS = ("a cat (on a mat)", "two dogs", "rain")
 ROWS = ["full", "tome-c", "paper-c", "pack-c"]
@@ -62,9 +63,9 @@ class Run:
 
     def __call__(self, *more: str, servers: list[FakeComfyUI] | None = None, rows: list[str] | None = None) -> int:
         used = self.servers if servers is None else servers
-        arguments = ["--checkpoint", self.checkpoint, "--prompts", self.prompts, "--out", self.out]
+        arguments = [self.checkpoint, "--prompts", self.prompts, "--out", self.out]
         arguments += [part for one in used for part in ("--server", one.address)]
-        return command.main([*map(str, arguments), "--rows", *(rows or ROWS), *more], QUICK)
+        return main([*map(str, arguments), "--rows", *(rows or ROWS), *more], QUICK)
 
     def pictures(self) -> set[str]:
         return {str(file.relative_to(self.out / "pictures")) for file in self.out.glob("pictures/*/*.png")}

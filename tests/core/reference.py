@@ -36,6 +36,13 @@ def random_tokens(shape: tuple[int, ...], seed: int, gain: float = 1.0) -> Tenso
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * gain
 
 
+def smooth_states(grid: tuple[int, int], channels: int, seed: int, samples: int = 1) -> Tensor:
+    """Hidden states `[samples, N, channels]` of a smooth picture, which have most of their direction in common."""
+    rough = random_tokens((samples, channels, 7, 7), seed)
+    field = torch.nn.functional.interpolate(rough, size=grid, mode="bicubic", align_corners=True)
+    return (field.flatten(2).transpose(1, 2) + random_tokens((channels,), seed + 1, 3.0)).contiguous()
+
+
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Largest relative error; where the expected value is below what float32 can hold, against that."""
     floor = expected.clamp_min(torch.finfo(torch.float32).tiny)

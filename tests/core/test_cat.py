@@ -11,6 +11,7 @@ from cat_reference import PlainSelector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atedm_core.dit import selection
 from atedm_core.dit.clusters import cluster_tokens, lattice_rank
 from atedm_core.dit.selection import CATSelection, Position, Reference, TieOrder, TokenSelector, with_position
 
@@ -128,6 +129,18 @@ def test_scattered_order_covers_the_whole_image_where_raster_starts_at_the_top()
 
 def test_the_scattered_order_names_every_place_once() -> None:
     assert lattice_rank((7, 5)).sort().values.tolist() == list(range(35))
+
+
+def test_the_scattered_order_is_made_once_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, int]] = []
+
+    def counted(grid: tuple[int, int]) -> torch.Tensor:
+        made.append(grid)
+        return lattice_rank(grid)
+
+    monkeypatch.setattr(selection, "lattice_rank", counted)
+    sets_of(started(CATSelection(0.2, tie_order="scattered")), 5)
+    assert made == [GRID]
 
 
 def test_tokens_that_changed_are_in_the_first_set() -> None:

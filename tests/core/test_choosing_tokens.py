@@ -20,7 +20,7 @@ from atedm_core import (
     stand_in_by_cosine,
     stand_in_by_grid,
 )
-from atedm_core.tokens import even_scores
+from atedm_core.tokens import EvenOrder
 from atedm_core.unet import ranking as pruning
 
 GRID = (6, 8)
@@ -112,10 +112,12 @@ def test_ranking_by_cross_attention_needs_cross_attention():
 @pytest.mark.parametrize("grid", [(8, 8), (16, 4), (5, 7), (1, 9)])
 def test_without_a_ranking_tokens_come_in_an_even_order(grid):
     tokens = grid[0] * grid[1]
-    scores = even_scores(grid)
+    even = EvenOrder.of(grid)
+    scores = even.scores
     assert scores.unique().numel() == tokens
     assert scores.min() > 0
     order = scores.argsort(descending=True).tolist()
+    assert even.positions.tolist() == order
     half = {divmod(position, grid[1]) for position in order[: tokens // 2]}
     assert all((y + x) % 2 == 0 for y, x in half)
     ranked = rank_states(PruneSettings(ranking="none"), random_tokens((2, tokens, 8), 1), grid)

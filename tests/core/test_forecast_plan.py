@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -123,7 +124,7 @@ def test_repayment_follows_what_an_error_does_to_the_end_of_the_run(steps, stoch
     sigmas = falling(steps)
 
     def effect(step):
-        ratios = [(after / at) ** (2 if stochastic else 1) for at, after in zip(sigmas, sigmas[1:], strict=False)]
+        ratios = [(after / at) ** (2 if stochastic else 1) for at, after in pairwise(sigmas)]
         latent = 0.0
         for number in range(steps - 1):
             latent = ratios[number] * latent + (1 - ratios[number]) * (number == step)

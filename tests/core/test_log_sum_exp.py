@@ -12,6 +12,8 @@ from atedm_core.log_sum_exp import append_bias, attention_with_log_sum_exp, chun
 
 fused = import_module("atedm_core.log_sum_exp")
 
+cpu_flash, cpu_attention = fused._cpu_flash, fused._cpu_attention
+
 FORMS = {"fused": log_sum_exp, "chunked": chunked_log_sum_exp}
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.float16: 1e-4, torch.bfloat16: 1e-3}
 
@@ -87,6 +89,33 @@ def test_a_kernel_that_refuses_or_disagrees_is_passed_over(monkeypatch):
         assert fused._fused_kernel(torch.device("cpu"), torch.float32, 16) is fused._cpu_flash
     finally:
         fused._fused_kernel.cache_clear()
+
+
+def test_memory_too_short_to_try_a_kernel_is_not_held_against_it(monkeypatch):
+    short = True
+
+    def needs_memory(kernel):
+        def run(*args):
+            if short:
+                raise torch.OutOfMemoryError("no memory left")
+            return kernel(*args)
+
+        return run
+
+    for find in (fused._fused_kernel, fused._attention_kernel):
+        find.cache_clear()
+    monkeypatch.setattr(fused, "_candidates", lambda *_: [needs_memory(cpu_flash)])
+    monkeypatch.setattr(fused, "_cpu_attention", needs_memory(cpu_attention))
+    q, k, bias = problem(9, 11, 24, torch.float32)
+    try:
+        assert torch.equal(log_sum_exp(q, k, bias), chunked_log_sum_exp(q, k, bias))
+        assert attention_with_log_sum_exp(q, k, k) is None
+        short = False
+        assert fused._fused_kernel(q.device, q.dtype, 25) is not None
+        assert attention_with_log_sum_exp(q, k, k) is not None
+    finally:
+        for find in (fused._fused_kernel, fused._attention_kernel):
+            find.cache_clear()
 
 
 def test_the_cpu_has_a_fused_kernel():

@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import random_tokens
+from reference import random_tokens, smooth_states
 
-from atedm_core import TokenSubset
-from atedm_core.unet import redundancy
+from atedm_core import PruneSettings, TokenSubset, rank_states, select_tokens
+from atedm_core.unet import redundancy, similarity
 from atedm_core.unet.recovery import stand_in_by_cosine
 from atedm_core.unet.redundancy import redundancy_scores
 
@@ -15,7 +15,7 @@ from atedm_core.unet.redundancy import redundancy_scores
 def plain_scores(hidden: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """The definition for tokens that are no anchors, written plainly; anchors are left at one."""
     anchors = [y * grid[1] + x for y in range(0, grid[0], 2) for x in range(0, grid[1], 2)]
-    out = torch.ones(hidden.shape[:2])
+    out = torch.ones(hidden.shape[:2], dtype=hidden.dtype)
     for sample in range(len(hidden)):
         for token in range(hidden.shape[1]):
             if token not in anchors:
@@ -49,14 +49,94 @@ def test_a_token_that_nothing_resembles_stays():
     assert 27 in subset.keep_index[0].tolist()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_keeps_nearly_the_same_tokens(dtype):
-    hidden = random_tokens((1, 256, 32), 5)
-    kept = [
-        set(TokenSubset.top(redundancy_scores(states, (16, 16)), 95).keep_index[0].tolist())
-        for states in (hidden, hidden.to(dtype))
-    ]
-    assert len(kept[0] & kept[1]) >= 90
+def kept_of(hidden: torch.Tensor, grid: tuple[int, int], keep: int) -> TokenSubset:
+    ranking = PruneSettings()
+    return select_tokens(ranking, rank_states(ranking, hidden, grid), keep, grid)
+
+
+HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+
+
+@HALVES
+def test_half_precision_keeps_the_tokens_that_float64_keeps(dtype):
+    hidden = smooth_states((24, 32), 320, 5, samples=2).to(dtype)
+    for found, expected in zip(
+        kept_of(hidden, (24, 32), 284).keep_index.tolist(),
+        kept_of(hidden.double(), (24, 32), 284).keep_index.tolist(),
+        strict=True,
+    ):
+        assert len(set(found) & set(expected)) >= 0.99 * 284
+
+
+@HALVES
+def test_half_precision_finds_the_stand_ins_that_float64_finds(dtype):
+    hidden = smooth_states((24, 32), 320, 6).to(dtype)
+    subset = kept_of(hidden, (24, 32), 284)
+    found, expected = (stand_in_by_cosine(subset, states, (24, 32)).stand_ins for states in (hidden, hidden.double()))
+    assert (found == expected).float().mean() > 0.99
+
+
+@HALVES
+def test_a_device_that_multiplies_into_float32_gives_the_same(dtype, monkeypatch):
+    hidden = smooth_states((24, 32), 320, 7).to(dtype)
+    scores = redundancy_scores(hidden, (24, 32))
+    slots = stand_in_by_cosine(kept_of(hidden, (24, 32), 284), hidden).stand_ins
+    product = torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda a, b, out_dtype: product(a.to(out_dtype), b.to(out_dtype)))
+    monkeypatch.setattr(similarity, "_multiplies_into_float32", lambda device, dtype: True)
+    torch.testing.assert_close(redundancy_scores(hidden, (24, 32)), scores, rtol=0, atol=1e-6)
+    assert (stand_in_by_cosine(kept_of(hidden, (24, 32), 284), hidden).stand_ins == slots).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_tokens_that_are_zero_resemble_nothing(dtype):
+    hidden = smooth_states((8, 8), 16, 8).to(dtype)
+    hidden[:, :20] = 0.0
+    scores = redundancy_scores(hidden, (8, 8))
+    assert scores.isfinite().all()
+    assert (scores[0, [1, 3, 9, 10, 19]] == 0.25).all()
+    assert stand_in_by_cosine(kept_of(hidden, (8, 8), 20), hidden, (8, 8)).stand_ins.unique().numel() > 8
+
+
+def test_lengths_beyond_half_precision_change_nothing():
+    hidden = smooth_states((16, 16), 64, 9).half()
+    long = hidden * 2.0**12
+    assert long.isfinite().all()
+    assert long.norm(dim=-1).isinf().all()
+    kept, expected = kept_of(long, (16, 16), 95), kept_of(hidden, (16, 16), 95)
+    assert torch.equal(kept.keep_index, expected.keep_index)
+    slots = stand_in_by_cosine(kept, long, (16, 16)).stand_ins
+    assert torch.equal(slots, stand_in_by_cosine(expected, hidden, (16, 16)).stand_ins)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("age", [None, torch.ones(1, 256)])
+def test_tokens_all_alike_are_kept_evenly_and_stand_in_for_their_neighbours(dtype, age):
+    hidden = torch.ones(1, 256, 16, dtype=dtype)
+    ranking = PruneSettings()
+    subset = select_tokens(ranking, rank_states(ranking, hidden, (16, 16)), 96, (16, 16), age)
+    rows, columns = subset.keep_index[0] // 16, subset.keep_index[0] % 16
+    quarters = [int(((rows // 8 == y) & (columns // 8 == x)).sum()) for y in (0, 1) for x in (0, 1)]
+    assert quarters == [24, 24, 24, 24]
+    own = subset.keep_index[0][stand_in_by_cosine(subset, hidden, (16, 16)).stand_ins[0]]
+    apart = [(own // 16 - subset.drop_index[0] // 16).abs(), (own % 16 - subset.drop_index[0] % 16).abs()]
+    assert torch.stack(apart).max() == 1
+
+
+@pytest.mark.parametrize("ranked_by", ["self-attention", "cross-attention"])
+@pytest.mark.parametrize("selection", ["stratified", "top-k"])
+def test_equal_scores_of_attention_keep_tokens_evenly(ranked_by, selection):
+    ranking = PruneSettings(ranked_by, selection=selection)
+    rows = select_tokens(ranking, torch.full((1, 256), 1 / 256), 96, (16, 16)).keep_index[0] // 16
+    assert (rows < 8).sum() == 48
+
+
+def test_float64_states_are_compared_in_float64():
+    hidden = smooth_states((6, 6), 16, 10).double()
+    assert redundancy_scores(hidden, (6, 6)).dtype == torch.float64
+    expected = plain_scores(hidden, (6, 6))
+    found = redundancy_scores(hidden, (6, 6))
+    torch.testing.assert_close(found[expected < 1.0], expected[expected < 1.0], rtol=1e-12, atol=1e-15)
 
 
 def test_dropped_tokens_have_nearer_stand_ins_than_with_a_random_choice():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reference import random_tokens
 
 from atedm_core import TokenSubset, kept_tokens
-from atedm_core.tokens import gather_tokens
+from atedm_core.tokens import EvenOrder, gather_tokens
 
 
 @st.composite
@@ -53,9 +53,21 @@ def test_stratified_keeps_the_best_of_every_cell_first(case):
         assert kept == expected_stratified(row, keep, grid, cell)
 
 
+@settings(max_examples=50, deadline=None)
+@given(scored_grids())
+def test_equal_scores_come_in_the_even_order(case):
+    scores, grid, keep, _ = case
+    order = EvenOrder.of(grid)
+    subset = TokenSubset.top(scores, keep, order)
+    check_invariants(subset, scores, keep)
+    even = order.positions.tolist()
+    for row, kept in zip(scores.tolist(), subset.keep_index.tolist(), strict=True):
+        assert kept == sorted(sorted(even, key=lambda i: -row[i])[:keep])
+
+
 def expected_stratified(row, keep, grid, cell):
     """The definition, written plainly."""
-    by_rank = sorted(range(len(row)), key=lambda i: (-row[i], i))
+    by_rank = sorted(EvenOrder.of(grid).positions.tolist(), key=lambda i: -row[i])
     first_of_cell = {}
     for i in by_rank:
         first_of_cell.setdefault((i // grid[1] // cell, i % grid[1] // cell), i)

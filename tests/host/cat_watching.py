@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from in_process import InProcessHost
-from tiny_transformers import latent, prompt, sample
+from sample_transformers import latent, prompt, sample
 
 SIZE = 272  # pixels: 34 latent pixels and 17 x 17 tokens
 TOKENS = 17 * 17
@@ -53,10 +53,11 @@ def watching(host: InProcessHost) -> Iterator[Watch]:
     original = module._call
     watch = Watch()
 
-    def seen(run: Any, model: Any, uuids: tuple[Any, ...], device: Any) -> Any:
-        call = original(run, model, uuids, device)
+    def seen(run: Any, model: Any, uuids: tuple[Any, ...], *given: Any) -> Any:
+        call = original(run, model, uuids, *given)
         watch.sigmas = run.sigmas
-        watch.append(Call(run._sigma, uuids, call.selected, run.nbytes()))
+        if call.memory is not None:
+            watch.append(Call(run.evaluation.sigma, uuids, call.selected, run.cache.nbytes()))
         return call
 
     with pytest.MonkeyPatch.context() as patch:

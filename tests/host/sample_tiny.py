@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tiny_models import KINDS, Conditioning
+
+from benchmarks.random_models import KINDS, Conditioning
 
 
 def cond(

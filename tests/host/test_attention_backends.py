@@ -85,3 +85,33 @@ def test_an_override_to_another_backend(host: InProcessHost) -> None:
     assert len(asked) == len(calls) * 2 * (5 * 2 + 6 * 3)
     expected, others = watched_sample(model, cfg=2.0)
     assert relative_error(out, expected) < 1e-4 or not same_choices(calls.events(), others.events())
+
+
+def test_a_function_that_only_has_the_name_of_pytorchs_is_called(
+    host: InProcessHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another pack's attention may be called what the host's is; the host's own is run with its log-sum-exp."""
+    import comfy.ldm.modules.attention as attention
+
+    own, asked = attention.attention_pytorch, []
+
+    @attention.wrap_attn
+    def attention_pytorch(*args: Any, **kwargs: Any) -> torch.Tensor:
+        asked.append(args[0].shape)
+        out: torch.Tensor = own(*args, **kwargs)
+        return out
+
+    called, with_log_sum_exp = [], host.module("patches.unet.attention_view")
+    original = with_log_sum_exp.attention_with_log_sum_exp
+    monkeypatch.setattr(
+        with_log_sum_exp, "attention_with_log_sum_exp", lambda *args: called.append(1) or original(*args)
+    )
+    model = apply(host, shared_model("sdxl"), ranking="self-attention")
+    monkeypatch.setattr(attention, "optimized_attention", own)
+    sample(model, steps=1)
+    assert called
+    called.clear()
+    monkeypatch.setattr(attention, "optimized_attention", attention_pytorch)
+    sample(model, steps=1)
+    assert asked
+    assert not called

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-import tiny_transformers
+import sample_transformers
 import torch
 from in_process import InProcessHost
 from watching import apply, sample, shared_model, watched_sample
@@ -56,9 +56,9 @@ def test_few_steps_of_a_transformer_run_in_full_and_the_log_says_so(
     host: InProcessHost, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    model = tiny_transformers.shared("sd3")
-    out = tiny_transformers.sample(auto(host, model, 1.6), "sd3", steps=4)
-    assert torch.equal(out, tiny_transformers.sample(model, "sd3", steps=4))
+    model = sample_transformers.shared("sd3")
+    out = sample_transformers.sample(auto(host, model, 1.6), "sd3", steps=4)
+    assert torch.equal(out, sample_transformers.sample(model, "sd3", steps=4))
     assert "run in full" in said(caplog)
     assert "tokens are not pruned" in said(caplog)
 

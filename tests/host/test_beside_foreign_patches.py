@@ -248,7 +248,7 @@ def test_the_cost_of_the_whole_grid_is_counted(host: InProcessHost, name: str) -
 
 def test_lora_is_ranked_and_run_with_its_weights(host: InProcessHost) -> None:
     """The same as a model that was made with those weights."""
-    import tiny_models
+    from benchmarks import random_models as tiny_models
 
     model = shared_model("sdxl")
     merged = tiny_models.KINDS["sdxl"].build()
@@ -266,7 +266,7 @@ def test_lora_is_ranked_and_run_with_its_weights(host: InProcessHost) -> None:
 
 def controlnet(kind: str) -> Any:
     """A real ControlNet of the host with random weights, in the shape of a tiny model."""
-    import tiny_models
+    from benchmarks import random_models as tiny_models
 
     control = tiny_models.controlnet(shared_model(kind))
     return control.set_cond_hint(torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(2)), 0.5)

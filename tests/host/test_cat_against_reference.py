@@ -14,8 +14,10 @@ import torch
 from cat_watching import SIZE, WARMUP, Watch, cat, dual_guider, guided_sample, watching
 from in_process import InProcessHost
 from plain_cat import PlainExecution
-from tiny_transformers import TRANSFORMERS, prompt, sample, shared
+from sample_transformers import prompt, sample, shared
 from watching import relative_error
+
+from benchmarks.random_transformers import TRANSFORMERS
 
 CLOSE = 1e-5  # of samples, after eight steps of rounding
 STEPS = 8

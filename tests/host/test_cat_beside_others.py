@@ -9,8 +9,10 @@ import pytest
 import torch
 from cat_watching import SIZE, TOKENS, WARMUP, cat, kept_objects, watched
 from in_process import InProcessHost
-from tiny_transformers import TRANSFORMERS, latent, prompt, sample, shared
+from sample_transformers import latent, prompt, sample, shared
 from watching import relative_error, shared_model
+
+from benchmarks.random_transformers import TRANSFORMERS
 
 HOW = {"width": SIZE, "height": SIZE}
 STEPS = 8

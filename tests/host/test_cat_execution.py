@@ -9,7 +9,9 @@ import pytest
 import torch
 from in_process import InProcessHost
 from plain_cat import PlainExecution
-from tiny_transformers import TRANSFORMERS, prompt, shared
+from sample_transformers import prompt, shared
+
+from benchmarks.random_transformers import TRANSFORMERS
 
 SIZES = {"square": (34, 34), "wide": (32, 44)}  # PixArt works from 33 latent pixels on
 EVERY = list(TRANSFORMERS)

@@ -12,7 +12,7 @@ import torch
 from cat_watching import SIZE, TOKENS, WARMUP, cat, dual_guider, guided_sample, watched
 from in_process import InProcessHost
 from reporting import Graph, ending, executed, records, reporter, sampler, text_of
-from tiny_transformers import sample, shared
+from sample_transformers import sample, shared
 from watching import apply, shared_model
 from watching import sample as sample_unet
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 from cat_watching import SIZE, TOKENS, WARMUP, cat, kept_objects, watched
 from in_process import InProcessHost
-from tiny_transformers import TRANSFORMERS, latent, prompt, sample, shared
+from sample_transformers import latent, prompt, sample, shared
 from watching import relative_error
+
+from benchmarks.random_transformers import TRANSFORMERS
 
 KINDS = ("sd3", "pixart_sigma")
 EVERY = list(TRANSFORMERS)
@@ -106,27 +108,6 @@ def test_conditions_of_unequal_length(host: InProcessHost, kind: str) -> None:
         assert first.uuids != second.uuids
         assert torch.equal(first.selected, second.selected)
     assert relative_error(out, sample(shared(kind), kind, positive=positive, negative=negative, **HOW)) < 1.0
-
-
-def test_memory_that_runs_short_midway_costs_a_full_call_only(
-    host: InProcessHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From the sixth step on the conditions no longer fit in one call; they are recorded again, each for itself."""
-    model = cat(host, shared("sd3"))
-    joint = model.model.memory_required
-    with monkeypatch.context() as patch:
-        asked: list[int] = []
-
-        def required(*args: Any, **kwargs: Any) -> float:
-            asked.append(1)
-            return joint(*args, **kwargs) if len(asked) <= 7 else 1e30
-
-        patch.setattr(model.model, "memory_required", required)
-        _, calls = watched(host, model, "sd3")
-    switched = next(place for place, call in enumerate(calls) if len(call.uuids) == 1)
-    assert calls[switched - 1].selected is not None
-    assert [call.selected is None for call in calls[switched : switched + 4]] == [True, True, False, False]
-    assert max(call.kept_bytes for call in calls) <= 1.01 * calls[WARMUP].kept_bytes
 
 
 def test_without_guidance(host: InProcessHost) -> None:

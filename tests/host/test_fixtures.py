@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
 from in_process import InProcessHost
 from sample_tiny import cond_for, ksample
 
+from benchmarks import random_models as tiny_models
 from devtools.client import PromptError, execution_seconds
 from devtools.server import Server
 

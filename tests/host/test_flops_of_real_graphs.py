@@ -160,10 +160,10 @@ def no_ranking(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> Iterator
     module = host.module("patches.unet.pruning_pass")
     subset = host.module("atedm_core.tokens").TokenSubset
 
-    def no_scores(settings: Any, hidden: torch.Tensor, grid: Any) -> torch.Tensor:
+    def no_scores(settings: Any, hidden: torch.Tensor, grid: Any, order: Any) -> torch.Tensor:
         return hidden[..., :1].transpose(1, 2)
 
-    def first_tokens(settings: Any, per_head: torch.Tensor, keep: int, grid: Any, age: Any) -> Any:
+    def first_tokens(settings: Any, per_head: torch.Tensor, keep: int, *rest: Any) -> Any:
         order = torch.arange(per_head.shape[-1], device=per_head.device).expand(per_head.shape[0], -1)
         return subset(order[:, :keep], order[:, keep:])
 

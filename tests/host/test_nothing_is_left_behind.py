@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from typing import Any
 
 import numpy
 import pytest
-import tiny_models
 import torch
 from in_process import InProcessHost
 from sample_tiny import cond_for
 from watching import RATIO, apply, assert_pruned, sample, schedule, shared_model, watched_sample
+
+from benchmarks import random_models as tiny_models
 
 
 class Spy:
@@ -113,6 +115,30 @@ def test_a_run_changes_nothing_on_the_patched_model(host: InProcessHost) -> None
     before = trace()
     sample(patched)
     assert trace() == before
+
+
+@pytest.mark.parametrize("inputs", [{}, {"ranking": "self-attention"}, {"recovery": "temporal"}])
+def test_no_tensor_outlives_a_run_and_none_is_made_again_at_every_step(
+    host: InProcessHost, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables of the token grid are made once for each of the model's two sizes, and gone with the run."""
+    made: list[tuple[int, int]] = []
+    even_order = host.module("atedm_core.tokens").EvenOrder
+    original = even_order.of
+    monkeypatch.setattr(even_order, "of", lambda grid, device=None: made.append(grid) or original(grid, device))
+    patched = apply(host, shared_model("sdxl"), **inputs)
+    sample(patched, width=128, height=128)
+    made.clear()
+
+    def tensors() -> list[torch.Tensor]:
+        gc.collect()
+        return [found for found in gc.get_objects() if type(found) is torch.Tensor]
+
+    before = tensors()
+    known = {id(tensor) for tensor in before}
+    sample(patched, width=160, height=192, steps=4)
+    assert sorted(made) == [(6, 5), (12, 10)]
+    assert [tuple(tensor.shape) for tensor in tensors() if id(tensor) not in known] == []
 
 
 def test_the_same_patched_run_gives_the_same_bits(host: InProcessHost) -> None:

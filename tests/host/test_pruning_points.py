@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
 from in_process import InProcessHost
 from sample_tiny import cond_for
@@ -22,6 +21,8 @@ from watching import (
     transformers,
     watched_sample,
 )
+
+from benchmarks import random_models as tiny_models
 
 ATTENDING = {"ranking": "self-attention"}
 POINTS = ("after first layer", "inside first layer", "block start")

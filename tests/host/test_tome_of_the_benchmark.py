@@ -11,7 +11,7 @@ from in_process import InProcessHost
 from sample_tiny import cond_for, ksample
 from watching import shared_model
 
-from benchmarks._paper.at_edm_bench_tome.node import merge_everywhere
+from benchmarks.checkpoint.at_edm_bench_tome.node import merge_everywhere
 
 RATIO = 0.6
 PARTS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "attn2.to_out.0", "ff.net.0")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
 from in_process import InProcessHost
 from watching import RATIO, apply, assert_pruned, layer_tokens, sample, shared_model, transformers, watched_sample
+
+from benchmarks import random_models as tiny_models
 
 
 def kept(tokens: int, ratio: float = RATIO) -> int:

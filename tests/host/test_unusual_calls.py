@@ -7,11 +7,12 @@ import threading
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
 from in_process import InProcessHost
 from sample_tiny import cond_for
 from watching import apply, assert_pruned, relative_error, sample, shared_model, transformers, watch, watched_sample
+
+from benchmarks import random_models as tiny_models
 
 
 @pytest.fixture(scope="module")

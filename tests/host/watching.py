@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import tiny_models
 import torch
 from in_process import InProcessHost
 from sample_tiny import cond_for, ksample
+
+from benchmarks import random_models as tiny_models
 
 RATIO = 0.63
 OBSERVERS_KEY = "atedm_observers"

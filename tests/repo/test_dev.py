@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,9 +12,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from repo_files import ROOT
+from repo_files import ROOT, python_files
 
 from devtools import existing_host, host_setup, links, recipe, server, stages, testing
+from devtools.commands import benchmarks
 from devtools.console import DevError, run_logged
 from devtools.layout import COMFYUI
 from devtools.stages import Stage, run_stages
@@ -231,8 +233,15 @@ class TestCommandLine:
         done = dev("bench", "no-such-benchmark")
         assert done.returncode == 1
         assert "no-such-benchmark" in done.stderr
-        for path in (ROOT / "benchmarks").glob("[a-z]*.py"):
-            assert f"dev.py bench {path.stem}" in done.stderr
+        names = re.findall(r"dev\.py bench ([\w-]+)$", done.stderr, re.MULTILINE)
+        assert {"speed", "fidelity", "tables"} <= set(names)
+        assert names == sorted(set(names))
+
+    def test_every_benchmark_has_a_name_of_its_own(self) -> None:
+        known = benchmarks()
+        files = [path for path in python_files("benchmarks") if "__main__" in (ROOT / path).read_text("utf-8")]
+        assert sorted(known) == sorted(path.stem for path in files)
+        assert {module.replace(".", "/") + ".py" for module in known.values()} == {path.as_posix() for path in files}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a bash script")

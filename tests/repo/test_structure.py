@@ -89,6 +89,20 @@ def test_a_wrong_arrow_would_be_found(file: str, source: str) -> None:
     assert [fault for one in imports_of(Path(file), source) for fault in arrow_faults(one)] != []
 
 
+def test_benchmarks_take_the_pack_from_one_place() -> None:
+    found = [one for file in python_files("benchmarks") for one in imports_of(file)]
+    # `nodes` is ComfyUI's own module
+    assert [str(one) for one in found if one.level == 0 and one.top in set(PACK) - {"nodes"}] == []
+    assert any(one.level > 0 and one.target()[:3] == ("benchmarks", "pack", "atedm_core") for one in found)
+
+
+def test_the_labs_wings_never_touch() -> None:
+    found = [one for file in python_files("benchmarks") if file.parts[1] == "lab" for one in imports_of(file)]
+    places = [(one, one.target()[2], one.file.parts[2]) for one in found if one.level > 0 and "lab" in one.target()]
+    assert {own for _, _, own in places if own in WINGS} == set(WINGS)
+    assert [str(one) for one, to, own in places if to in WINGS and to != own] == []
+
+
 def test_core_imports_torch_and_the_standard_library_only() -> None:
     allowed = {"torch", *sys.stdlib_module_names}
     found = [one for file in python_files("atedm_core") for one in imports_of(file)]

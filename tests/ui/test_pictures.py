@@ -114,3 +114,19 @@ def test_cat(modern: Frontend) -> None:
     modern.connect(loader, apply, "model")
     modern.connect(apply, sampler, "model")
     take(modern, [loader, apply, sampler], HELP / "CATPruningApply.webp")
+
+
+def test_forecast(modern: Frontend) -> None:
+    loader, apply = modern.add("CheckpointLoaderSimple", 0, 0), modern.add("StepForecastApply", 380, 0)
+    sampler = modern.add("KSampler", 740, 0)
+    modern.connect(loader, apply, "model")
+    modern.connect(apply, sampler, "model")
+    take(modern, [loader, apply, sampler], HELP / "StepForecastApply.webp")
+
+
+def test_auto(modern: Frontend) -> None:
+    loader, auto = modern.add("CheckpointLoaderSimple", 0, 0), modern.add("ATEDMAuto", 380, 0)
+    sampler = modern.add("KSampler", 740, 0)
+    modern.connect(loader, auto, "model")
+    modern.connect(auto, sampler, "model")
+    take(modern, [loader, auto, sampler], HELP / "ATEDMAuto.webp")

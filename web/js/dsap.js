@@ -21,33 +21,19 @@ export const LEVELS = ["full", "half", "quarter", "eighth"]
 export const DEFAULT_RATIO = 0.56
 export const MAX_RATIO = 0.95
 
-const RAMP_POINTS = 32
-
-/**
- * How far a ramp has come after a share of the early phase, 0 to 1.
- * @param {Schedule["ramp"]} ramp
- * @param {number} share
- */
-function risen(ramp, share) {
+/** How far a ramp has come after a share of the early phase, 0 to 1. */
+function risen(/** @type {Schedule["ramp"]} */ ramp, /** @type {number} */ share) {
   if (ramp === "linear") return share
   return ramp === "cosine" ? (1 - Math.cos(Math.PI * share)) / 2 : 0
 }
 
-/**
- * The ratio at a level once the early phase is over.
- * @param {Schedule} schedule
- * @param {number} level index into LEVELS
- */
-function fullRatio(schedule, level) {
+/** The ratio at a level, an index into LEVELS, once the early phase is over. */
+function fullRatio(/** @type {Schedule} */ schedule, /** @type {number} */ level) {
   return Math.min(MAX_RATIO, schedule.pruneRatio * (schedule.levelScales[level] ?? 1))
 }
 
-/**
- * Whether any, or even every, attention block is spared early.
- * @param {Schedule} schedule
- * @returns {"all" | "some" | "none"}
- */
-export function sparedBlocks(schedule) {
+/** @returns {"all" | "some" | "none"} whether any, or even every, attention block is spared early */
+export function sparedBlocks(/** @type {Schedule} */ schedule) {
   if (schedule.earlyBlocks === "none" || schedule.earlyPercent <= 0) return "none"
   return schedule.earlyBlocks === "all" ? "all" : "some"
 }
@@ -67,12 +53,8 @@ export function ratio(schedule, progress, level, endsStage) {
   return low + (full - low) * risen(schedule.ramp, progress / schedule.earlyPercent)
 }
 
-/**
- * Levels of equal ratio together, in the order of LEVELS.
- * @param {Schedule} schedule
- * @returns {LevelGroup[]}
- */
-export function levelGroups(schedule) {
+/** @returns {LevelGroup[]} levels of equal ratio together, in the order of LEVELS */
+export function levelGroups(/** @type {Schedule} */ schedule) {
   /** @type {Map<number, LevelGroup>} */
   const groups = new Map()
   LEVELS.forEach((name, level) => {
@@ -84,18 +66,12 @@ export function levelGroups(schedule) {
   return [...groups.values()]
 }
 
-/**
- * What the blocks that are spared, if any, drop over the whole run, as a line to draw; a step is two points of equal
- * progress.
- * @param {Schedule} schedule
- * @param {LevelGroup} group
- * @returns {Point[]}
- */
-export function sparedLine(schedule, group) {
+/** @returns {Point[]} what spared blocks, if any, drop over a run, as a line; a step is two points of equal progress */
+export function sparedLine(/** @type {Schedule} */ schedule, /** @type {LevelGroup} */ group) {
   if (sparedBlocks(schedule) === "none") return [[0, group.full], [1, group.full]]
   const level = LEVELS.indexOf(group.levels[0])
   const early = schedule.earlyPercent
-  const pieces = schedule.ramp === "cosine" ? RAMP_POINTS : 1
+  const pieces = schedule.ramp === "cosine" ? 32 : 1
   /** @type {Point[]} */
   const line = Array.from({ length: pieces }, (_, piece) => {
     const progress = (early * piece) / pieces

@@ -5,6 +5,7 @@ import { levelGroups, sparedBlocks, sparedLine } from "./dsap.js"
  *
  * @typedef {import("./dsap.js").Schedule} Schedule
  * @typedef {import("./dsap.js").Point} Point
+ * @typedef {import("./texts.js").Texts} Texts
  * @typedef {{ width: number, height: number }} Size in CSS pixels
  * @typedef {{ x: (progress: number) => number, y: (ratio: number) => number, left: number, right: number, top: number,
  *   bottom: number }} Axes
@@ -15,71 +16,40 @@ const MARGIN = { left: 38, right: 44, top: 8, bottom: 20 }
 const GRID = [0, 0.5, 1]
 const LABEL_HEIGHT = 12
 
-/**
- * @param {string} name
- * @param {Record<string, string | number>} attributes
- * @param {(SVGElement | string)[]} children
- * @returns {SVGElement}
- */
-function shape(name, attributes, children = []) {
+/** @param {Record<string, string | number>} attributes */
+function shape(/** @type {string} */ name, attributes, /** @type {(SVGElement | string)[]} */ children = []) {
   const element = document.createElementNS(SVG, name)
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value))
   element.append(...children)
   return element
 }
 
-/**
- * A small text beside an axis.
- * @param {string} text
- * @param {number} x
- * @param {number} y
- * @param {"start" | "middle" | "end"} anchor
- */
-function tick(text, x, y, anchor) {
+/** @param {string} anchor "start", "middle" or "end" of a small text beside an axis */
+function tick(/** @type {string} */ text, /** @type {number} */ x, /** @type {number} */ y, anchor) {
   return shape("text", { class: "tick", x, y, "text-anchor": anchor }, [text])
 }
 
-/**
- * @param {Size} size
- * @returns {Axes}
- */
-export function axesFor(size) {
-  const left = MARGIN.left
+/** @returns {Axes} */
+export function axesFor(/** @type {Size} */ size) {
+  const { left, top } = MARGIN
   const right = Math.max(left + 1, size.width - MARGIN.right)
-  const top = MARGIN.top
   const bottom = Math.max(top + 1, size.height - MARGIN.bottom)
-  return {
-    left,
-    right,
-    top,
-    bottom,
-    x: (progress) => left + progress * (right - left),
-    y: (ratio) => bottom - ratio * (bottom - top),
-  }
+  const x = (/** @type {number} */ progress) => left + progress * (right - left)
+  const y = (/** @type {number} */ ratio) => bottom - ratio * (bottom - top)
+  return { left, right, top, bottom, x, y }
 }
 
-/**
- * @param {Point[]} points
- * @param {Axes} axes
- */
-function path(points, axes) {
+function path(/** @type {Point[]} */ points, /** @type {Axes} */ axes) {
   return points.map(([p, r], index) => `${index ? "L" : "M"}${axes.x(p).toFixed(1)} ${axes.y(r).toFixed(1)}`).join("")
 }
 
-/**
- * About how wide a small label is, with a little room.
- * @param {string} text
- */
-function widthOf(text) {
+/** About how wide a small label is, with a little room. */
+function widthOf(/** @type {string} */ text) {
   return [...text].reduce((width, letter) => width + (letter > "\u2e80" ? 10 : 5.3), 6)
 }
 
-/**
- * Labels as near to their places as they fit below one another, top first.
- * @param {number[]} places
- * @param {number} lowest
- */
-function spread(places, lowest) {
+/** Labels as near to their places as they fit below one another, top first. */
+function spread(/** @type {number[]} */ places, /** @type {number} */ lowest) {
   const order = places.map((_, index) => index).sort((a, b) => places[a] - places[b])
   const spots = places.slice()
   order.forEach((index, rank) => {
@@ -93,13 +63,8 @@ function spread(places, lowest) {
   return spots
 }
 
-/**
- * Grid, the band of the early phase, and what the axes mean.
- * @param {Schedule} schedule
- * @param {Axes} axes
- * @param {import("./texts.js").Texts} texts
- */
-function frame(schedule, axes, texts) {
+/** Grid, the band of the early phase, and what the axes mean. */
+function frame(/** @type {Schedule} */ schedule, /** @type {Axes} */ axes, /** @type {Texts} */ texts) {
   const { left, right, top, bottom } = axes
   const below = bottom + 14
   const parts = [
@@ -122,19 +87,12 @@ function frame(schedule, axes, texts) {
   return parts
 }
 
-/**
- * The lines of all level groups with their final ratios at the right.
- * @param {Schedule} schedule
- * @param {Axes} axes
- * @param {import("./texts.js").Texts} texts
- */
-function lines(schedule, axes, texts) {
+/** The lines of all level groups with their final ratios at the right. */
+function lines(/** @type {Schedule} */ schedule, /** @type {Axes} */ axes, /** @type {Texts} */ texts) {
   const groups = levelGroups(schedule)
   const spared = sparedBlocks(schedule)
-  const spots = spread(
-    groups.map((group) => axes.y(group.full) + 3.5),
-    axes.bottom + 3.5,
-  )
+  const heights = groups.map((group) => axes.y(group.full) + 3.5)
+  const spots = spread(heights, axes.bottom + 3.5)
   return groups.flatMap((group, index) => {
     const flat = path([[0, group.full], [1, group.full]], axes)
     const solid = path(sparedLine(schedule, group), axes)
@@ -148,36 +106,21 @@ function lines(schedule, axes, texts) {
   })
 }
 
-/**
- * Everything that does not move with the reading cursor.
- * @param {Schedule} schedule
- * @param {Size} size
- * @param {import("./texts.js").Texts} texts
- * @returns {SVGElement[]}
- */
-export function chart(schedule, size, texts) {
+/** Everything that does not move with the reading cursor. */
+export function chart(/** @type {Schedule} */ schedule, /** @type {Size} */ size, /** @type {Texts} */ texts) {
   const axes = axesFor(size)
   return [...frame(schedule, axes, texts), ...lines(schedule, axes, texts)]
 }
 
-/**
- * The reading cursor.
- * @param {number} progress
- * @param {Size} size
- * @returns {SVGElement}
- */
-export function cursorLine(progress, size) {
+/** @returns {SVGElement} the reading cursor */
+export function cursorLine(/** @type {number} */ progress, /** @type {Size} */ size) {
   const axes = axesFor(size)
   const x = axes.x(progress)
   return shape("line", { class: "cursor", x1: x, x2: x, y1: axes.top, y2: axes.bottom })
 }
 
-/**
- * The progress under a horizontal place.
- * @param {number} x in CSS pixels from the left of the drawing
- * @param {Size} size
- */
-export function progressAt(x, size) {
+/** The progress at `x`, in CSS pixels from the left of the drawing. */
+export function progressAt(/** @type {number} */ x, /** @type {Size} */ size) {
   const axes = axesFor(size)
   return Math.min(1, Math.max(0, (x - axes.left) / (axes.right - axes.left)))
 }

@@ -11,12 +11,8 @@ import { connectedTo, heldBy } from "./graph_inputs.js"
  * @property {"default" | "connected" | "several" | "unknown"} source where the prune ratio comes from
  */
 
-/**
- * The prune ratio of the AT-EDM Apply that a schedule node leads to.
- * @param {any} node
- * @returns {{ pruneRatio: number, source: Reading["source"] }}
- */
-function readRatio(node) {
+/** @returns {{ pruneRatio: number, source: Reading["source"] }} of the AT-EDM Apply that a schedule node leads to */
+function readRatio(/** @type {any} */ node) {
   const found = connectedTo(node, "ATEDMApply").map((apply) => heldBy(apply, "prune_ratio"))
   if (found.length === 0) return { pruneRatio: DEFAULT_RATIO, source: "default" }
   if (!found[0].known) return { pruneRatio: DEFAULT_RATIO, source: "unknown" }
@@ -24,12 +20,8 @@ function readRatio(node) {
   return { pruneRatio: found[0].value, source: differ ? "several" : "connected" }
 }
 
-/**
- * Read a schedule node and what it is connected to.
- * @param {any} node
- * @returns {Reading}
- */
-export function readSchedule(node) {
+/** @returns {Reading} of a schedule node and what it is connected to */
+export function readSchedule(/** @type {any} */ node) {
   /** @type {string[]} */
   const unknown = []
   const take = (/** @type {string} */ name) => {

@@ -22,24 +22,20 @@ const TABLE_ROWS = [0, 0.25, 0.5, 0.75, 1]
 
 let plots = 0
 
-const html = (/** @type {string} */ name, /** @type {string} */ kind) => {
-  const element = document.createElement(name)
-  if (kind) element.className = kind
-  return element
-}
+const html = (/** @type {string} */ name, given = {}) => Object.assign(document.createElement(name), given)
 
 const svgElement = (/** @type {string} */ name) => document.createElementNS("http://www.w3.org/2000/svg", name)
 
 /** @returns {Parts} */
 function build() {
   const id = `atedm-plot-${++plots}`
-  const root = html("div", "atedm-plot")
-  const heading = html("div", "heading")
-  const legend = html("div", "legend")
+  const root = html("div", { className: "atedm-plot" })
+  const heading = html("div", { className: "heading" })
+  const legend = html("div", { className: "legend" })
   const svg = svgElement("svg")
   const [title, desc, drawing, cursor] = ["title", "desc", "g", "g"].map(svgElement)
-  const note = html("p", "note")
-  const table = /** @type {HTMLTableElement} */ (html("table", "unseen"))
+  const note = html("p", { className: "note" })
+  const table = /** @type {HTMLTableElement} */ (html("table", { className: "unseen" }))
   title.id = `${id}-title`
   desc.id = `${id}-desc`
   svg.setAttribute("role", "img")
@@ -56,16 +52,12 @@ function build() {
   return { root, heading, legend, svg, title, desc, drawing, cursor, note, table }
 }
 
-/**
- * @param {Reading} reading
- * @param {Texts} texts
- */
-function legendItems(reading, texts) {
+function legendItems(/** @type {Reading} */ reading, /** @type {Texts} */ texts) {
   const { solid, dashed } = blockNames(reading.schedule)
   const groups = levelGroups(reading.schedule)
   const item = (/** @type {string} */ kind, /** @type {string} */ text) => {
-    const one = html("span", "item")
-    one.append(html("i", kind), text)
+    const one = html("span", { className: "item" })
+    one.append(html("i", { className: kind }), text)
     return one
   }
   const kinds = [item("line", texts.say(solid)), ...(dashed ? [item("line dashed", texts.say(dashed))] : [])]
@@ -73,33 +65,22 @@ function legendItems(reading, texts) {
   return [...kinds, ...groups.map((group) => item(`dot ${group.levels[0]}-level`, levelNames(group, texts)))]
 }
 
-/**
- * @param {HTMLTableElement} table
- * @param {Reading} reading
- * @param {Texts} texts
- */
-function fillTable(table, reading, texts) {
+function fillTable(/** @type {HTMLTableElement} */ table, /** @type {Reading} */ reading, /** @type {Texts} */ texts) {
   const columns = sharesAt(reading.schedule, 0, texts)
   const row = (/** @type {string} */ kind, /** @type {string[]} */ cells) => {
-    const line = html("tr", "")
-    line.append(...cells.map((text, index) => Object.assign(html(index ? kind : "th", ""), { textContent: text })))
+    const line = html("tr")
+    line.append(...cells.map((text, index) => html(index ? kind : "th", { textContent: text })))
     return line
   }
+  const shares = (/** @type {number} */ at) => sharesAt(reading.schedule, at, texts).map((one) => one.share)
   const head = row("th", [texts.say("progress"), ...columns.map((one) => `${one.blocks}, ${one.levels}`)])
-  const body = TABLE_ROWS.map((at) =>
-    row("td", [texts.percent(at), ...sharesAt(reading.schedule, at, texts).map((one) => one.share)]),
-  )
-  const heading = Object.assign(html("caption", ""), { textContent: texts.say("title") })
+  const body = TABLE_ROWS.map((at) => row("td", [texts.percent(at), ...shares(at)]))
+  const heading = html("caption", { textContent: texts.say("title") })
   table.replaceChildren(heading, head, ...body)
 }
 
-/**
- * A plot for one node. `stop` ends its looking at the node.
- * @param {any} node
- * @param {() => Texts | null} currentTexts
- * @returns {{ element: HTMLElement, stop: () => void }}
- */
-export function schedulePlot(node, currentTexts) {
+/** @returns {{ element: HTMLElement, stop: () => void }} a plot for one node. `stop` ends its looking at the node */
+export function schedulePlot(/** @type {any} */ node, /** @type {() => Texts | null} */ currentTexts) {
   addStyle()
   const parts = build()
   /** @type {number | null} */
@@ -120,9 +101,7 @@ export function schedulePlot(node, currentTexts) {
     fillTable(parts.table, reading, texts)
   }
 
-  /**
-   * Nodes 2.0 keeps the element of a node that was replaced by one of the same id, as undo and loading do.
-   */
+  /** Nodes 2.0 keeps the element of a node that was replaced by one of the same id, as undo and loading do. */
   function takePlace() {
     document.querySelector(`.atedm-plot[data-gone][data-node="${node.id}"]`)?.replaceWith(parts.root)
   }

@@ -9,39 +9,26 @@ import { LEVELS, levelGroups, ratio, sparedBlocks } from "./dsap.js"
  * @typedef {import("./dsap.js").LevelGroup} LevelGroup
  */
 
-/**
- * @param {LevelGroup} group
- * @param {Texts} texts
- */
-export function levelNames(group, texts) {
+export function levelNames(/** @type {LevelGroup} */ group, /** @type {Texts} */ texts) {
   if (group.levels.length === LEVELS.length) return texts.say("all_levels")
   return group.levels.map((name) => texts.say(name)).join(", ")
 }
 
-/**
- * Which blocks there are to tell apart, by the key of their name: what is drawn as a solid and as a dashed line.
- * @param {Schedule} schedule
- * @returns {{ solid: string, dashed: string | null }}
- */
-export function blockNames(schedule) {
+/** @returns {{ solid: string, dashed: string | null }} keys of the names of the blocks that each kind of line shows */
+export function blockNames(/** @type {Schedule} */ schedule) {
   return sparedBlocks(schedule) === "some" ? { solid: "spared", dashed: "others" } : { solid: "all", dashed: null }
 }
 
-/**
- * One sentence for each kind of block and group of levels.
- * @param {Schedule} schedule
- * @param {Texts} texts
- */
-export function describe(schedule, texts) {
+/** One sentence for each kind of block and group of levels. */
+export function describe(/** @type {Schedule} */ schedule, /** @type {Texts} */ texts) {
   const spared = sparedBlocks(schedule)
   const { solid, dashed } = blockNames(schedule)
   const early = texts.percent(schedule.earlyPercent)
   return levelGroups(schedule)
     .flatMap((group) => {
-      const named = (/** @type {string} */ key) =>
-        group.levels.length === LEVELS.length
-          ? texts.say(key)
-          : texts.say("at_level", { blocks: texts.say(key), levels: levelNames(group, texts) })
+      const everywhere = group.levels.length === LEVELS.length
+      const named = (/** @type {string} */ key, blocks = texts.say(key)) =>
+        everywhere ? blocks : texts.say("at_level", { blocks, levels: levelNames(group, texts) })
       const full = texts.percent(group.full)
       const flat = (/** @type {string} */ key) => texts.say("throughout", { blocks: named(key), full })
       if (spared === "none" || group.low === group.full) return [flat("all")]
@@ -53,26 +40,15 @@ export function describe(schedule, texts) {
     .join(" ")
 }
 
-/**
- * What the plot rests on.
- * @param {Reading} reading
- * @param {Texts} texts
- */
-export function caption(reading, texts) {
+/** What the plot rests on. */
+export function caption(/** @type {Reading} */ reading, /** @type {Texts} */ texts) {
   const number = String(Math.round(reading.schedule.pruneRatio * 1e4) / 1e4)
   const basis = texts.say(`ratio_${reading.source}`, { ratio: number })
-  if (reading.unknown.length === 0) return basis
-  return `${basis} ${texts.say("unknown", { names: reading.unknown.join(", ") })}`
+  return reading.unknown.length ? `${basis} ${texts.say("unknown", { names: reading.unknown.join(", ") })}` : basis
 }
 
-/**
- * The tokens dropped at some progress, for the reading line and for the table.
- * @param {Schedule} schedule
- * @param {number} progress
- * @param {Texts} texts
- * @returns {{ blocks: string, levels: string, share: string }[]}
- */
-export function sharesAt(schedule, progress, texts) {
+/** @returns {{ blocks: string, levels: string, share: string }[]} dropped at a progress, for reading line and table */
+export function sharesAt(/** @type {Schedule} */ schedule, /** @type {number} */ progress, /** @type {Texts} */ texts) {
   const { solid, dashed } = blockNames(schedule)
   return levelGroups(schedule).flatMap((group) => {
     const level = LEVELS.indexOf(group.levels[0])
@@ -85,13 +61,8 @@ export function sharesAt(schedule, progress, texts) {
   })
 }
 
-/**
- * What the cursor reads, in one line; kinds of blocks that drop the same are not told apart.
- * @param {Schedule} schedule
- * @param {number} progress
- * @param {Texts} texts
- */
-export function readout(schedule, progress, texts) {
+/** What the cursor reads, in one line; kinds of blocks that drop the same are not told apart. */
+export function readout(/** @type {Schedule} */ schedule, /** @type {number} */ progress, /** @type {Texts} */ texts) {
   const several = levelGroups(schedule).length > 1
   /** @type {Map<string, string[]>} */
   const kinds = new Map()

@@ -31,9 +31,7 @@ const CSS = `
 .atedm-plot .cursor { stroke: currentColor; opacity: 0.8; }
 .atedm-plot text { fill: currentColor; font-size: 10px; }
 .atedm-plot text.value { font-size: 11px; font-weight: 600; }
-.atedm-plot .note {
-  margin: 0; min-height: 2.7em; font-size: 10px; unicode-bidi: plaintext;
-}
+.atedm-plot .note { margin: 0; min-height: 2.7em; font-size: 10px; unicode-bidi: plaintext; }
 .atedm-plot .unseen {
   position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap;
 }

@@ -7,16 +7,10 @@
  * @property {(share: number) => string} percent
  */
 
-const SOURCE = "en"
-
-/**
- * @param {Record<string, any>} translations what the server has for all packs, by language
- * @param {string} locale
- * @returns {Texts}
- */
-export function textsFrom(translations, locale) {
+/** @returns {Texts} from what the server has for all packs, by language */
+export function textsFrom(/** @type {Record<string, any>} */ translations, /** @type {string} */ locale) {
   const own = translations[locale]?.["AT-EDM"]?.plot ?? {}
-  const english = translations[SOURCE]?.["AT-EDM"]?.plot ?? {}
+  const english = translations.en?.["AT-EDM"]?.plot ?? {}
   // widgets show Latin digits in every language, and so does what is drawn beside them
   const format = new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: 1, numberingSystem: "latn" })
   return {

@@ -8,11 +8,10 @@ from typing import Any
 
 from comfy_api.latest import ComfyExtension, io
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-import tiny_models
-import tiny_transformers
+sys.path.append(str(Path(__file__).resolve().parents[3]))
+from benchmarks import random_models, random_transformers
 
-CHECKPOINTS = {**tiny_models.CHECKPOINTS, **tiny_transformers.CHECKPOINTS}
+CHECKPOINTS = {**random_models.CHECKPOINTS, **random_transformers.CHECKPOINTS}
 
 
 class TinyCheckpoint(io.ComfyNode):
@@ -45,7 +44,7 @@ class TinyControlNet(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any) -> io.NodeOutput:
-        return io.NodeOutput(tiny_models.controlnet(model))
+        return io.NodeOutput(random_models.controlnet(model))
 
 
 class TinyPack(ComfyExtension):

@@ -1,0 +1,73 @@
+"""Cosines between tokens in at least float32, whatever the dtype of the model.
+
+On smooth pictures hidden states share most of their direction: cosines lie so near to 1 that half precision has a
+handful of values for them all, and squared lengths in float16 overflow.
+
+B samples, M tokens compared with K candidates, C channels.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..log_sum_exp import HALF_DTYPES, compute_dtype
+
+
+def along_each(candidates: Tensor) -> Callable[[Tensor], Tensor]:
+    """What measures tokens along the direction of each candidate: the cosine, times the token's own length.
+
+    Args:
+        candidates: `[B, K, C]`, any float dtype.
+
+    Returns:
+        A function from tokens `[B, M, C]` of the same dtype to `[B, M, K]` float32 (float64 for float64).
+    """
+    dtype = compute_dtype(candidates.dtype)
+    if _multiplies_into_float32(candidates.device, candidates.dtype):
+        # The states go in as they are, since directions rounded to half precision would be off by more than they
+        # differ.
+        columns, inverse = candidates.transpose(1, 2), 1.0 / _length(candidates).unsqueeze(1)
+        return lambda tokens: torch.bmm(tokens, columns, out_dtype=dtype).mul_(inverse)
+    directions = torch.nn.functional.normalize(candidates.to(dtype), dim=-1).transpose(1, 2)
+    return lambda tokens: tokens.to(dtype) @ directions
+
+
+def highest_cosine(tokens: Tensor, candidates: Tensor, step: int) -> Tensor:
+    """The cosine of every token with the candidate most like it, `step` tokens at a time.
+
+    Args:
+        tokens: `[B, M, C]`, any float dtype.
+        candidates: `[B, K, C]`, same dtype.
+        step: 1 or more.
+
+    Returns:
+        `[B, M]` float32 (float64 for float64 tokens); 0 for tokens that are zero.
+    """
+    along = along_each(candidates)
+    half = tokens.dtype in HALF_DTYPES
+    rows = tokens if half else torch.nn.functional.normalize(tokens, dim=-1)
+    highest = torch.cat([along(part).amax(dim=-1) for part in rows.split(step, dim=1)], dim=1)
+    return highest / _length(tokens) if half else highest
+
+
+def _length(x: Tensor) -> Tensor:
+    """Of half precision vectors, float32; never zero."""
+    return torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).clamp_min(1e-12)
+
+
+@functools.cache
+def _multiplies_into_float32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the device multiplies half precision matrices into a float32 one; tried once."""
+    if device.type != "cuda" or dtype not in HALF_DTYPES:
+        return False
+    one = torch.ones(1, 8, 8, dtype=dtype, device=device)
+    try:
+        return bool((torch.bmm(one, one, out_dtype=torch.float32) == 8.0).all())
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError):  # another vendor's device, an old one, or a PyTorch without the option
+        return False

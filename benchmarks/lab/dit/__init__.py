@@ -1,0 +1,1 @@
+"""What pruning does to pictures of the demo's transformer: cases, runs and tables."""

@@ -1,0 +1,1 @@
+"""What pruning does to pictures of the demo's U-Net: cases, runs, tables and plots."""

@@ -1,0 +1,138 @@
+"""Diffusion transformers with random weights, built from ComfyUI's own classes: those that CAT Pruning can prune."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import random_models
+
+DTYPE = torch.float32
+
+
+def sd3(seed: int = 0, dtype: torch.dtype = DTYPE, depth: int = 2) -> Any:
+    """SD3-medium's structure: `depth` blocks of `depth` heads, 24 in life."""
+    return random_models.sd3(depth, seed=seed, dtype=dtype)
+
+
+def sd35_medium(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """SD3.5-medium's: normed queries and keys, and an attention of the image alone in the first blocks."""
+    return random_models.sd3(3, seed=seed, dtype=dtype, qk_norm="rms", x_block_self_attn_layers=[0, 1])
+
+
+def sd35_large(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """SD3.5-large's: normed queries and keys."""
+    return random_models.sd3(3, seed=seed, dtype=dtype, qk_norm="rms")
+
+
+def _pixart(config_class: str, seed: int, dtype: torch.dtype, **settings: Any) -> Any:
+    import comfy.supported_models
+
+    given = {"hidden_size": 48, "depth": 2, "num_heads": 2, "caption_channels": 32, "model_max_length": 24, **settings}
+    config = getattr(comfy.supported_models, config_class)(given)
+    return random_models.patcher(config, "PixArt", seed, dtype)
+
+
+def pixart_alpha(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """PixArt-alpha's structure, told the picture's size."""
+    return _pixart("PixArtAlpha", seed, dtype, micro_condition=True, pe_interpolation=2)
+
+
+def pixart_sigma(seed: int = 0, dtype: torch.dtype = DTYPE, **settings: Any) -> Any:
+    """PixArt-Sigma's structure."""
+    return _pixart("PixArtSigma", seed, dtype, micro_condition=False, pe_interpolation=2, **settings)
+
+
+def flux(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """Flux.1's structure: double and single stream blocks, rotary positions."""
+    return random_models.flux(depth=2, depth_single=2, seed=seed, dtype=dtype)
+
+
+def chroma(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """Chroma's: Flux.1's blocks, modulated by one network."""
+    import comfy.supported_models
+
+    settings = {
+        **random_models.FLUX_BLOCKS,
+        "in_channels": 64,
+        "out_channels": 64,
+        "context_in_dim": 64,
+        "depth": 2,
+        "depth_single_blocks": 2,
+        "in_dim": 64,
+        "out_dim": 128,
+        "hidden_dim": 64,
+        "n_layers": 1,
+        "vec_in_dim": 0,
+    }
+    return random_models.patcher(comfy.supported_models.Chroma(settings), "Chroma", seed, dtype)
+
+
+def auraflow(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """AuraFlow's: learned positions, eight registers before the text."""
+    import comfy.supported_models
+
+    settings = {
+        "cond_seq_dim": 64,
+        "dim": 128,
+        "global_conddim": 128,
+        "n_layers": 4,
+        "n_double_layers": 2,
+        "n_heads": 2,
+        "max_seq": 64 * 64,
+    }
+    return random_models.patcher(comfy.supported_models.AuraFlow(settings), "AuraFlow", seed, dtype)
+
+
+def qwen_image(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """Qwen-Image's: rotary positions, a latent with a dimension for frames."""
+    import comfy.supported_models
+
+    settings = {
+        "in_channels": 64,
+        "num_layers": 2,
+        "attention_head_dim": 128,
+        "num_attention_heads": 1,
+        "joint_attention_dim": 64,
+    }
+    return random_models.patcher(comfy.supported_models.QwenImage(settings), "QwenImage", seed, dtype)
+
+
+def _sd3_checkpoint(seed: int) -> tuple[Any, Any, Any]:
+    model = random_models.sd3(adm_in_channels=sum(random_models.CLIP_WIDTHS), seed=seed)
+    return model, random_models.clip("sd3", seed), random_models.vae(16, seed)
+
+
+def _pixart_checkpoint(seed: int) -> tuple[Any, Any, Any]:
+    model = pixart_sigma(seed, caption_channels=random_models.T5_WIDTH)
+    return model, random_models.clip("pixart", seed), random_models.vae(seed=seed)
+
+
+CHECKPOINTS = {"sd3": _sd3_checkpoint, "pixart": _pixart_checkpoint}
+"""(MODEL, CLIP, VAE) that fit together, by kind, for a seed."""
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """How to build one, and what it takes."""
+
+    build: Any
+    channels: int
+    context: int
+    pooled: int | None
+    frames: bool = False
+
+
+TRANSFORMERS = {
+    "sd3": Transformer(sd3, 16, 4096, 2048),
+    "sd35_medium": Transformer(sd35_medium, 16, 4096, 2048),
+    "sd35_large": Transformer(sd35_large, 16, 4096, 2048),
+    "pixart_alpha": Transformer(pixart_alpha, 4, 32, None),
+    "pixart_sigma": Transformer(pixart_sigma, 4, 32, None),
+    "flux": Transformer(flux, 16, 4096, 768),
+    "chroma": Transformer(chroma, 16, 64, None),
+    "auraflow": Transformer(auraflow, 4, 64, None),
+    "qwen_image": Transformer(qwen_image, 16, 64, None, frames=True),
+}

@@ -1,0 +1,1 @@
+"""Benchmarks of time and memory, on full-size models with random weights."""
