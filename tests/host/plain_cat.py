@@ -15,11 +15,12 @@ from torch import Tensor
 
 
 class PlainExecution:
-    """One model's calls for the same conditions, one after the other."""
+    """One model's calls, one after the other. What is kept belongs to a condition, however they were batched."""
 
     def __init__(self, model: Any, tokens: int) -> None:
         self.model = model
         self.tokens = tokens
+        self.known: dict[Any, tuple[list[list[Tensor]], Tensor]] = {}
         self.kept: list[list[Tensor]] = []
         self.output: Tensor | None = None
 
@@ -28,8 +29,18 @@ class PlainExecution:
         self._number = 0
         self._fresh = None if selected is None else _flags(selected, self.tokens)
         options = dict(inputs["transformer_options"], optimized_attention_override=self._override)
+        uuids = options["uuids"]
+        if selected is not None:
+            kept = zip(*(self.known[one][0] for one in uuids), strict=True)
+            self.kept = [[torch.cat(rows) for rows in zip(*pairs, strict=True)] for pairs in kept]
+            self.output = torch.cat([self.known[one][1] for one in uuids])
         with self._hooks(), torch.inference_mode():
-            return self.model.model.apply_model(**{**inputs, "transformer_options": options})
+            answer: Tensor = self.model.model.apply_model(**{**inputs, "transformer_options": options})
+        assert self.output is not None
+        for place, one in enumerate(uuids):
+            pairs = [[rows.chunk(len(uuids))[place] for rows in pair] for pair in self.kept]
+            self.known[one] = (pairs, self.output.chunk(len(uuids))[place])
+        return answer
 
     def _override(self, func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         axis = 2 if kwargs.get("skip_reshape") else 1

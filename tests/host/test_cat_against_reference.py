@@ -28,9 +28,9 @@ Run = Callable[[Any], torch.Tensor]
 
 def carrying_all(model: Any, calls: Watch, tokens: int) -> Any:
     """The model, with every call that CAT Pruning took part in run as its description has it, one after the other."""
-    known: dict[tuple[Any, ...], PlainExecution] = {}
     waiting = iter(calls)
     clone = model.clone()
+    plain = PlainExecution(clone, tokens)
     beside = {"foreign": 0}
 
     def run(apply_model: Any, given: dict[str, Any]) -> torch.Tensor:
@@ -39,7 +39,6 @@ def carrying_all(model: Any, calls: Watch, tokens: int) -> Any:
             beside["foreign"] += 1
             return apply_model(inputs.pop("x"), inputs.pop("t"), **inputs)
         call = next(waiting)
-        plain = known.setdefault(call.uuids, PlainExecution(clone, tokens))
         return plain.call(inputs, call.selected)
 
     clone.set_model_unet_function_wrapper(run)
