@@ -10,6 +10,8 @@ from comfy_api.latest import io, ui
 from ..patches.dit.apply import applied_cat
 from ..patches.host.finished_runs import find_baseline, find_record
 from ..patches.host.preview import latent_preview
+from ..patches.steps.apply import applied_forecast
+from ..patches.steps.auto import applied_auto
 from ..patches.unet.apply import applied_method
 from ..report.record import RunRecord
 from ..report.text import describe_run, headline
@@ -22,6 +24,10 @@ _NOTHING_APPLIED = (
 _NO_RUN = (
     "No finished run of this model is remembered. Connect the latent of the sampler that uses it, or the picture "
     "decoded from it, and sample again (with another seed, say)."
+)
+_TOLD_IN_THE_LOG = (
+    "No finished run of this model that dropped tokens is remembered. Evaluations that were forecast are told in the "
+    "log line of the run (AT-EDM Auto, Step Forecast), not here."
 )
 _NO_MAPS = (
     "Token maps were not recorded: this was sampled before a report was in the workflow. The numbers are complete. For "
@@ -71,12 +77,14 @@ class ATEDMReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, result: Any) -> io.NodeOutput:
-        method = applied_method(model) or applied_cat(model)
+        method = applied_method(model) or applied_cat(model) or applied_auto(model)
+        if method is None and applied_forecast(model) is not None:
+            return _say("Forecasts are told in the log", _TOLD_IN_THE_LOG)
         if method is None:
             return _say("This model is not pruned", _NOTHING_APPLIED)
         record, traced = find_record(method, "result")
         if record is None:
-            return _say("No run to report", _NO_RUN)
+            return _say("No run to report", _TOLD_IN_THE_LOG if applied_auto(model) else _NO_RUN)
         baseline = find_baseline(record) if record.pruned else None
         text = describe_run(record, baseline)
         if not traced:

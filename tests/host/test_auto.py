@@ -81,3 +81,14 @@ def test_the_model_given_is_left_as_it_is(host: InProcessHost) -> None:
 def test_a_speed_up_out_of_range_is_named(host: InProcessHost) -> None:
     with pytest.raises(ValueError, match="speed_up is 9"):
         auto(host, shared_model("sdxl"), 9.0)
+
+
+def test_the_report_tells_what_was_pruned_and_where_forecasts_are_told(host: InProcessHost) -> None:
+    pruned = auto(host, shared_model("sdxl"), 1.3)
+    latent = sample(pruned, steps=4)
+    text = host.call("ATEDMReport", model=pruned, result={"samples": latent})[2]
+    assert "of tokens kept" in text
+    assert "4 steps" in text
+    forecast = host.call("StepForecastApply", model=shared_model("sdxl"), compute=0.5)[0]
+    latent = sample(forecast, steps=8)
+    assert "told in the log" in host.call("ATEDMReport", model=forecast, result={"samples": latent})[2]

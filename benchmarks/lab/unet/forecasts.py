@@ -38,7 +38,7 @@ from ..document import insert
 from ..drawing import inputs_noted, noise_of, sigmas_of
 from .cases import Pruning
 from .flops import SDXL_LATENT, Tape, sdxl, sdxl_flops
-from .session import Session
+from .session import Session, Watching
 
 HERE = SCRATCH / "forecasts"
 RESULT = RESULTS / "forecasts.json"
@@ -56,16 +56,6 @@ class Contender:
     setting: float
     sampling: Sampling
     make: Callable[[Any], Any] | None = None
-
-
-class _Watch(Tape):
-    """A tape that is an observer of the pack itself."""
-
-    def pruned(self, event: Any) -> None:  # type: ignore[override]
-        self.on_pruned(event)
-
-    def finished(self, run: Any, steps: int) -> None:
-        self.on_finished(run, steps)
 
 
 def contenders(full: Sampling) -> Iterator[Contender]:
@@ -92,9 +82,9 @@ def draw(session: Session, contender: Contender, number: int) -> tuple[Tensor, f
     """Final latents `[B, C, h, w]` of one batch of captions, and the FLOPs of the same run on SDXL for a picture."""
     from ...pack.patches.unet.run import OBSERVERS_KEY
 
-    captions, sampling, tape = batch("choose", number), contender.sampling, _Watch()
+    captions, sampling, tape = batch("choose", number), contender.sampling, Tape()
     model = (contender.make(session.model) if contender.make is not None else session.model).clone()
-    model.model_options.setdefault("transformer_options", {})[OBSERVERS_KEY] = [tape]
+    model.model_options.setdefault("transformer_options", {})[OBSERVERS_KEY] = [Watching(tape)]
     noise = noise_of(captions, sampling.size // 8)
     first = session.model.model.diffusion_model.time_embed
     with torch.inference_mode(), inputs_noted(first, lambda given: tape.calls.append(given.shape[0])):

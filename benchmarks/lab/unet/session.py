@@ -27,7 +27,7 @@ CACHES = ("easy_cache", "lazy_cache")
 
 
 @dataclass
-class _Observer:
+class Watching:
     """The pack's `RunObserver`: feeds a tape, and whoever else wants the events."""
 
     tape: Tape
@@ -103,7 +103,7 @@ class Session:
                 around.enter_context(counter)
             started = time.perf_counter()
             latents = self._sample(
-                self._patched(case, _Observer(tape, watch)),
+                self._patched(case, Watching(tape, watch)),
                 noise,
                 sampling,
                 _replay(shown, steps) if shown is not None else self._sampler(sampling, noise, captions),
@@ -137,7 +137,7 @@ class Session:
 
         return describe_unet(supported_unet(self.model))
 
-    def _patched(self, case: Case, observer: _Observer) -> Any:
+    def _patched(self, case: Case, observer: Watching) -> Any:
         from ...pack.patches.unet.apply import apply_atedm
         from ...pack.patches.unet.run import OBSERVERS_KEY
 
