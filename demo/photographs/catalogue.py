@@ -66,10 +66,10 @@ GROUNDS = {  # folder -> names
         "Bridge_by_Sander_Klootwijk.jpg Dragonfly_by_Bolly.jpg Kleiber_by_Lukas_Baubkus.jpg Picture_1A_by_freespace.jpg "
         "Wine_by_Jakkub_Mede.jpg aitzgorri_by_Aitzol_Berasategi.jpg analogpattern_by_Peter_Nerlich.jpg "
         "life_by_Aitzol_Berasategi.jpg picosdeeuropa_by_Aitzol_Berasategi.jpg seeding_by_Clements_Engelhardt.jpg "
-        "sunset_by_Aitzol_Berasategi.jpg umang_by_Abhishek_Mudgal.jpg Fossa_by_Jasper_Roks.jpg "
-        "Infinite-Sea_by_Aury88.jpg Painting-Colors_by__herobrine7gamer.jpg 2004default.jpg rhythm.jpg string.jpg"
+        "sunset_by_Aitzol_Berasategi.jpg "
+        " Painting-Colors_by__herobrine7gamer.jpg 2004default.jpg string.jpg"
     ),
-    "usr/share/backgrounds/gnome": "grid-d.webp grid-l.webp truchet-l.webp wood-d.webp wood-l.webp adwaita-l.webp",
+    "usr/share/backgrounds/gnome": "grid-d.webp grid-l.webp truchet-l.webp wood-d.webp wood-l.webp",
     "usr/share/backgrounds/mate/abstract": "Elephants.jpg",
     "usr/share/backgrounds/mate/nature": (
         "Aqua.jpg Blinds.jpg Dune.jpg FreshFlower.jpg Garden.jpg GreenMeadow.jpg LadyBird.jpg RainDrops.jpg Storm.jpg "
@@ -114,7 +114,11 @@ def colour_words(rgb: np.ndarray) -> np.ndarray:
     high, low = x.max(-1), x.min(-1)
     spread = np.maximum(high - low, 1e-6)
     red, green, blue = x[..., 0], x[..., 1], x[..., 2]
-    hue = np.where(high == red, (green - blue) / spread % 6, np.where(high == green, (blue - red) / spread + 2, (red - green) / spread + 4))
+    hue = np.where(
+        high == red,
+        (green - blue) / spread % 6,
+        np.where(high == green, (blue - red) / spread + 2, (red - green) / spread + 4),
+    )
     bins = np.searchsorted(HUES, 60 * hue, side="right") % len(HUES)
     words = bins + COLOURS.index("red")
     saturation = spread / np.maximum(high, 1e-6)
@@ -154,7 +158,9 @@ def read_ground(file: Path) -> Image.Image:
     picture = opened.convert("RGB")
     scale = GROUND_SIDE / min(picture.size)
     if scale < 1:
-        picture = picture.resize((round(scale * picture.width), round(scale * picture.height)), Image.Resampling.LANCZOS)
+        picture = picture.resize(
+            (round(scale * picture.width), round(scale * picture.height)), Image.Resampling.LANCZOS
+        )
     return picture
 
 

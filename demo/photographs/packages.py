@@ -59,7 +59,9 @@ def _call(command: list[str], package: Package, folder: Path) -> None:
         f"{folder} and unpack it there into {folder.parent / 'tree'} (`ar x`, then `tar xf data.tar.xz -C ../tree`)."
     )
     if shutil.which(command[0]) is None:
-        raise PackageError(f"the photographs are in the Debian package {package.name}, but {command[0]} is not here. {way_out}")
+        raise PackageError(
+            f"the photographs are in the Debian package {package.name}, but {command[0]} is not here. {way_out}"
+        )
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     except subprocess.CalledProcessError as fault:

@@ -17,8 +17,16 @@ from .catalogue import COLOURS, KINDS, Catalogue, main_colour, resize
 SIZES = {"small": 84, "large": 132}  # pixels of an object's longer side in a picture of 256
 SIZE_JITTER = 6  # pixels it may differ from that, either way
 JITTER = 6  # pixels an object may lie off the centre of its place, either way
+LEAST_CROP = 384  # pixels of a ground that fill a picture at least; smaller crops of these are often blurred
 TRIES = 8  # grounds tried for one whose colour is not the object's
 PHOTO_TEMPLATES = tuple(t.replace("{shape}", "{kind}") for t in TEMPLATES)
+PARTS = {
+    "kind": tuple(KINDS),
+    "colour": COLOURS,
+    "place": tuple(PLACES),
+    "size": tuple(SIZES),
+    "background": COLOURS,
+}
 
 
 @dataclass(frozen=True)
@@ -46,9 +54,9 @@ def is_held_out(kind: str, size: str, place: str) -> bool:
 
 
 def ground_crop(ground: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A square of any size from `SIZE` up (or all there is), anywhere, made SIZE x SIZE; mirrored half of the time."""
+    """A square of any size from `LEAST_CROP` up, anywhere, made SIZE x SIZE; mirrored half of the time."""
     most = min(ground.size)
-    least = min(SIZE, most)
+    least = min(LEAST_CROP, most)
     side = round(least * (most / least) ** rng.random())
     left, top = (int(rng.integers(0, length - side + 1)) for length in ground.size)
     crop = ground.resize((SIZE, SIZE), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
