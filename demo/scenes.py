@@ -127,7 +127,7 @@ TEMPLATES = (
 def caption(scene: Any, template: int = 0, templates: tuple[str, ...] = TEMPLATES) -> str:
     """The scene in words. Parts that are `None` are left out: what they would say is then open.
 
-    Other dataclasses than `Scene` come with templates of their own; the first begins with what stays without background.
+    Other dataclasses than `Scene` come with templates of their own.
     """
     text = templates[template % len(templates)]
     if scene.background is None:

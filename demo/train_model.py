@@ -17,7 +17,7 @@ from torch.nn.functional import mse_loss
 
 from .model import DemoConfig
 from .optimizer import Orthogonal, is_matrix
-from .scenes import TEMPLATES, Scene, caption, loosen
+from .scenes import TEMPLATES, caption, loosen
 from .train_words import teach_words
 from .trainee import Trainee, size_vectors
 

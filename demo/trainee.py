@@ -14,11 +14,11 @@ from .model import DemoConfig, build_clip, build_sdxl, reset
 
 
 class Captions:
-    """Captions to rows of the stored embedding table, remembering what was tokenized."""
+    """Captions to rows of the embedding table of the `stored` CLIP tokens, remembering what was tokenized."""
 
-    def __init__(self, tokenizer: Any, more_words: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Any, stored: Sequence[int]) -> None:
         self.tokenizer = tokenizer
-        self.stored = torch.tensor(text.vocabulary(tokenizer, more_words))
+        self.stored = torch.tensor(stored)
         self._known: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
     def __call__(self, captions: list[str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,7 +62,7 @@ class Trainee(nn.Module):
         self.half = half
         self.host = [build_sdxl(config)]  # in a list: the whole host model is no submodule
         clip = build_clip(config)
-        self.captions = Captions(clip.tokenizer, more_words)
+        self.captions = Captions(clip.tokenizer, text.vocabulary(clip.tokenizer, more_words))
         text.shrink_tables(clip.cond_stage_model, self.captions.stored)
         self.text = clip.cond_stage_model.float()
         self.unet = self.host[0].diffusion_model.to(memory_format=torch.channels_last)

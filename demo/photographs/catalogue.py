@@ -63,8 +63,9 @@ KINDS: dict[str, tuple[str, str]] = {  # kind -> (folder, names of its pictures)
 }
 GROUNDS = {  # folder -> names
     "usr/share/backgrounds": (
-        "Bridge_by_Sander_Klootwijk.jpg Dragonfly_by_Bolly.jpg Kleiber_by_Lukas_Baubkus.jpg Picture_1A_by_freespace.jpg "
-        "Wine_by_Jakkub_Mede.jpg aitzgorri_by_Aitzol_Berasategi.jpg analogpattern_by_Peter_Nerlich.jpg "
+        "Bridge_by_Sander_Klootwijk.jpg Dragonfly_by_Bolly.jpg Kleiber_by_Lukas_Baubkus.jpg "
+        "Picture_1A_by_freespace.jpg Wine_by_Jakkub_Mede.jpg aitzgorri_by_Aitzol_Berasategi.jpg "
+        "analogpattern_by_Peter_Nerlich.jpg "
         "life_by_Aitzol_Berasategi.jpg picosdeeuropa_by_Aitzol_Berasategi.jpg seeding_by_Clements_Engelhardt.jpg "
         "sunset_by_Aitzol_Berasategi.jpg "
         " Painting-Colors_by__herobrine7gamer.jpg 2004default.jpg string.jpg"
