@@ -35,6 +35,7 @@ def pictures(work: Path) -> Any:
 def make_pixels(args: argparse.Namespace, file: Path) -> None:
     """The autoencoder, from the demo's, on crops of a pool of composed pictures."""
     import numpy as np
+    import torch
 
     from demo.photographs.model import CONFIG
     from demo.photographs.scenes import compose
@@ -51,8 +52,11 @@ def make_pixels(args: argparse.Namespace, file: Path) -> None:
         "pixels: the demo's, PSNR %.2f dB",
         measure(start, lambda rng: held[rng.integers(128)], np.random.default_rng(0), 128)[0],
     )
+    wide = widen(start, CONFIG.pixels)
+    if file.with_suffix(".part").exists():  # from a run that was killed; the clock starts afresh
+        wide.load_state_dict(torch.load(file.with_suffix(".part")))
     train_on(
-        widen(start, CONFIG.pixels),
+        wide,
         lambda rng: pool[rng.integers(len(pool))],
         lambda rng: held[rng.integers(len(held))],
         file,
@@ -197,7 +201,7 @@ def main() -> None:
     add("--batch", type=int, default=24, help="pictures per step and process")
     add("--rate", type=float, default=1.5e-3, help="highest learning rate")
     add("--full", action="store_true", help="compute in float32, for CPUs without bfloat16")
-    add("--threads", type=int, default=2, help="threads of the autoencoder's training")
+    add("--threads", type=int, default=1, help="threads of the autoencoder's training")
     args = parser.parse_args()
     start_log(logging.INFO)
     run(args)
