@@ -227,23 +227,31 @@ def backward(
     rng: np.random.Generator,
     training: ModelTraining,
     templates: tuple[str, ...] = TEMPLATES,
+    focus: Callable[[Any], Tensor] | None = None,
 ) -> float:
-    """Gradients of one batch, captions made with `templates`; returns the loss."""
+    """Gradients of one batch, captions made with `templates`; returns the loss.
+
+    `focus` gives the weight [h, w] of each place in the loss, from what a caption says: what the caption does not say
+    must not change it, or the model would learn another mean than that of all pictures of the caption.
+    """
     chosen = rng.integers(len(data["latents"]), size=training.batch)
     latents = data["latents"][chosen].float()
-    captions = [
-        caption(loosen(data["scenes"][data["shows"][i]], rng), int(rng.integers(len(templates))), templates)
-        for i in chosen
-    ]
-    captions = [
-        "" if drop else c for c, drop in zip(captions, rng.random(training.batch) < training.empty, strict=True)
-    ]
+    scenes = [loosen(data["scenes"][data["shows"][i]], rng) for i in chosen]
+    captions = [caption(scene, int(rng.integers(len(templates))), templates) for scene in scenes]
+    dropped = rng.random(training.batch) < training.empty
+    captions = ["" if drop else c for c, drop in zip(captions, dropped, strict=True)]
     # spread evenly over the batch, which makes the loss steadier
     spread = (np.arange(training.batch) + rng.random(training.batch)) / training.batch
     steps = torch.from_numpy((1000 * spread**training.late).astype(np.int64).clip(0, 999))
     sizes = size_vectors(trainee.host[0], rng, training.batch)
     trainee.zero_grad()
-    loss = mse_loss(*trainee.velocity(latents, torch.randn_like(latents), steps, sizes, captions))
+    out, true = trainee.velocity(latents, torch.randn_like(latents), steps, sizes, captions)
+    if focus is None:
+        loss = mse_loss(out, true)
+    else:
+        even = torch.ones(latents.shape[2:])
+        weights = torch.stack([even if drop else focus(s) for s, drop in zip(scenes, dropped, strict=True)])[:, None]
+        loss = (weights * (out - true) ** 2).mean()
     loss.backward()
     return float(loss.detach())
 

@@ -117,9 +117,9 @@ def train_worker(rank: int, args: argparse.Namespace) -> None:
     import torch.distributed as dist
 
     from demo.photographs.model import CONFIG
-    from demo.photographs.scenes import PARTS, PHOTO_TEMPLATES, words
+    from demo.photographs.scenes import PARTS, PHOTO_TEMPLATES, PhotoScene, focus, words
     from demo.photographs.start import head_start
-    from demo.scenes import caption
+    from demo.scenes import SIZE, caption
     from demo.train_model import ModelTraining, backward, go_on, optimizers, validate
     from demo.train_words import teach_words
     from demo.trainee import Trainee
@@ -135,6 +135,9 @@ def train_worker(rank: int, args: argparse.Namespace) -> None:
     latents, held = data["held_out"]
     held_captions = [caption(scene, 0, PHOTO_TEMPLATES) for scene in held]
 
+    def weights(scene: PhotoScene) -> torch.Tensor:
+        return torch.from_numpy(focus(scene, SIZE // 8))
+
     def first() -> None:
         log.info("model: %d weights from the demo", head_start(trainee))
         teach_words(trainee, data["scenes"], training.words_minutes, training.seed, PARTS, PHOTO_TEMPLATES)
@@ -144,7 +147,7 @@ def train_worker(rank: int, args: argparse.Namespace) -> None:
         optimizers(trainee, training),
         args.work / "model.pt",
         training,
-        lambda rng, progress: backward(trainee, data, rng, training, PHOTO_TEMPLATES),
+        lambda rng, progress: backward(trainee, data, rng, training, PHOTO_TEMPLATES, weights),
         lambda: validate(trainee, latents, held_captions),
         first,
         until=args.until and 60 * args.until,

@@ -12,7 +12,7 @@ from PIL import Image
 
 from demo.photographs import packages
 from demo.photographs.catalogue import COLOURS, KINDS, Catalogue, Cutout, colour_words, main_colour, read_cutout
-from demo.photographs.scenes import PARTS, PHOTO_TEMPLATES, SIZES, PhotoScene, compose, is_held_out, words
+from demo.photographs.scenes import PARTS, PHOTO_TEMPLATES, SIZES, PhotoScene, compose, focus, is_held_out, words
 from demo.scenes import PLACES, SIZE, caption, centre, loosen
 from demo.text import words as known_words
 
@@ -137,3 +137,13 @@ def test_the_readme_names_every_source_and_its_licences(repository: Path) -> Non
     for package in packages.PACKAGES:
         row = next(line for line in text.splitlines() if f"`{package.name}`" in line)
         assert package.licences in row
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_training_looks_at_the_object_more_and_at_the_same_total(place: str) -> None:
+    for size in (*SIZES, None):
+        weights = focus(PhotoScene("owl", None, place, size, None), 32)
+        x, y = (int(v / 8) for v in centre(place))
+        assert weights.mean() == pytest.approx(1, rel=1e-5)
+        assert weights[y, x] == weights.max() == pytest.approx(4 * weights.min())
+        assert 10 <= (weights == weights.max()).sum() ** 0.5 <= 18
