@@ -56,12 +56,27 @@ def psnr(vae: Any, shown: np.ndarray) -> float:
     return round(float(-10 * ((back.float() - image) ** 2).mean().log10()), 2)
 
 
+def trained_judge(work: Path, minutes: float) -> Any:
+    """The judge in the folder of work, trained first if there is none."""
+    import torch
+
+    from demo.photographs.judge import Judge, train_judge
+
+    file = work / "judge.pt"
+    if not file.exists():
+        data = torch.load(work / "latents.pt", weights_only=False)
+        torch.save(train_judge(data["latents"], data["scenes"], minutes).state_dict(), file)
+    judge = Judge().eval()
+    judge.load_state_dict(torch.load(file))
+    return judge
+
+
 def evaluate(args: argparse.Namespace, settings: Settings) -> tuple[dict[str, Any], list[np.ndarray], list[str]]:
     """(the report, the pictures, their captions)."""
     import torch
 
     from demo.model import load
-    from demo.photographs.judge import agreement, train_judge
+    from demo.photographs.judge import agreement
     from demo.store import DEFAULT_FILE
     from demo.train_pixels import LATENT_SCALE
 
@@ -76,8 +91,7 @@ def evaluate(args: argparse.Namespace, settings: Settings) -> tuple[dict[str, An
     report["autoencoder PSNR of the demo's"] = psnr(load(DEFAULT_FILE)[2], real[:128])
     captions = [caption(scene, i, PHOTO_TEMPLATES) for i, scene in enumerate(scenes[: settings.count])]
     made = [picture(parts, text, settings, settings.seed * 100_000 + i) for i, text in enumerate(captions)]
-    data = torch.load(args.work / "latents.pt", weights_only=False)
-    judge = train_judge(data["latents"], data["scenes"], args.judge_minutes)
+    judge = trained_judge(args.work, args.judge_minutes)
 
     def latents(shown: np.ndarray) -> torch.Tensor:
         with torch.inference_mode():
@@ -94,10 +108,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", type=Path, default=FILE)
     parser.add_argument("--work", type=Path, default=HERE / ".train" / "photographs", help="folder of the training")
-    parser.add_argument(
-        "--out", type=Path, default=FILE.parent / "score", help="without ending: .json and .jpg are added"
-    )
-    parser.add_argument("--count", type=int, default=96)
+    parser.add_argument("--out", type=Path, default=FILE.parent / "score", help="no ending: .json and .jpg are added")
+    parser.add_argument("--count", type=int, default=96, help="pictures that are made and judged")
     parser.add_argument("--shown", type=int, default=24, help="of them on the sheet")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=4.0)
