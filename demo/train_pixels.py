@@ -50,12 +50,12 @@ def crops(pick: Pick, rng: np.random.Generator, training: PixelsTraining) -> Ten
     return to_tensor(out)
 
 
-def loss_of(model: Pixels, pictures: Tensor, noise: float) -> Tensor:
+def loss_of(model: Pixels, pictures: Tensor, noise: float, pull_weight: float = 0.01) -> Tensor:
     """Reconstruction from slightly noisy latents, and a pull towards small latents so that the noise counts."""
     latents = model.encode(pictures)
     back = model.decode(latents + noise * torch.randn_like(latents))
     pull = (latents.mean((0, 2, 3)) ** 2).mean() + ((latents.var((0, 2, 3)) - 1) ** 2).mean()
-    return mse_loss(back, pictures) + 0.2 * l1_loss(back, pictures) + 0.01 * pull
+    return mse_loss(back, pictures) + 0.2 * l1_loss(back, pictures) + pull_weight * pull
 
 
 @torch.no_grad()
@@ -78,21 +78,42 @@ def train_pixels(scenes: list[Scene], file: Path, training: PixelsTraining = Pix
     return train_on(Pixels(), pick, pick, file, training)
 
 
-def train_on(model: Pixels, pick: Pick, pick_held_out: Pick, file: Path, training: PixelsTraining) -> Pixels:
-    """Train `model` by the clock on crops of what `pick` gives, scale the latents, save the weights to `file`."""
+def train_on(
+    model: Pixels,
+    pick: Pick,
+    pick_held_out: Pick,
+    file: Path,
+    training: PixelsTraining,
+    *,
+    decoder_only: bool = False,
+) -> Pixels:
+    """Train `model` by the clock on crops of what `pick` gives, scale the latents, save the weights to `file`.
+
+    With `decoder_only` the encoder stays, and so do all latents; they have their scale already.
+    """
     torch.manual_seed(training.seed)
     rng = np.random.default_rng(training.seed)
     model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), training.rate, betas=(0.9, 0.99), weight_decay=0)
+    model.encoder.requires_grad_(not decoder_only)
+    noise, groups = (
+        training.latent_noise,
+        [{"params": [p for p in model.parameters() if p.requires_grad], "scale": 1.0}],
+    )
+    if decoder_only:  # its first layer has taken the latents' scale into its weights
+        noise, first = noise / LATENT_SCALE, [*model.decoder.start.parameters()]
+        rest = [p for name, p in model.decoder.named_parameters() if not name.startswith("start.")]
+        groups = [{"params": rest, "scale": 1.0}, {"params": first, "scale": LATENT_SCALE}]
+    optimizer = torch.optim.AdamW(groups, training.rate, betas=(0.9, 0.99), weight_decay=0)
     start, step, done = time.monotonic(), 0, 0.0
     while done < 1:
         done = min(1.0, (time.monotonic() - start) / (60 * training.minutes))
         for group in optimizer.param_groups:
-            group["lr"] = training.rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * done)) + 1e-6
+            rate = training.rate * min(1, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * done)) + 1e-6
+            group["lr"] = rate * group["scale"]
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=done < 0.75):
             pictures = crops(pick, rng, training).to(memory_format=torch.channels_last)
-            loss = loss_of(model, pictures, training.latent_noise)
+            loss = loss_of(model, pictures, noise, 0.0 if decoder_only else 0.01)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -105,8 +126,9 @@ def train_on(model: Pixels, pick: Pick, pick_held_out: Pick, file: Path, trainin
                 *_readable(measure(model, pick_held_out, np.random.default_rng(0), 24)),
             )
             torch.save(model.state_dict(), file.with_suffix(".part"))
-    _, mean, std = measure(model, pick, rng, 256)
-    fold_scale(model, mean, std, LATENT_SCALE)
+    if not decoder_only:
+        _, mean, std = measure(model, pick, rng, 256)
+        fold_scale(model, mean, std, LATENT_SCALE)
     log.info(
         "pixels: done, PSNR %.1f dB, latent mean %s std %s",
         *_readable(measure(model, pick_held_out, np.random.default_rng(0), 128)),

@@ -2,7 +2,8 @@
 
 Stages as in `demo/train.py`, each kept in the folder of work and skipped when it is there: `pixels` (the demo's
 autoencoder, widened), `latents` (composed pictures through its encoder), `model` (U-Net and text encoders from the
-demo's weights; goes on where it stopped, so it may be killed at any time), `export`.
+demo's weights; goes on where it stopped, so it may be killed at any time), `export`. `decoder` trains the autoencoder's
+decoder further, at any time after `pixels`.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ def pictures(work: Path) -> Any:
     return catalogue(fetch(work / "packages"))
 
 
-def make_pixels(args: argparse.Namespace, file: Path) -> None:
-    """The autoencoder, from the demo's, on crops of a pool of composed pictures."""
+def make_pixels(args: argparse.Namespace, file: Path, decoder_only: bool = False) -> None:
+    """The autoencoder, from the demo's, on crops of a pool of composed pictures; or its decoder alone, trained on.
+
+    The latter may be done at any time, as no latent changes; it gets noisier latents, as sampled ones are.
+    """
     import numpy as np
     import torch
 
@@ -52,16 +56,22 @@ def make_pixels(args: argparse.Namespace, file: Path) -> None:
         "pixels: the demo's, PSNR %.2f dB",
         measure(start, lambda rng: held[rng.integers(128)], np.random.default_rng(0), 128)[0],
     )
-    wide = widen(start, CONFIG.pixels)
-    if file.with_suffix(".part").exists():  # from a run that was killed; the clock starts afresh
+    wide, noise = widen(start, CONFIG.pixels), 0.04
+    if decoder_only:
+        wide.load_state_dict(torch.load(file))
+        file, noise = file.with_name("pixels-decoder.pt"), 0.1
+    elif file.with_suffix(".part").exists():  # from a run that was killed; the clock starts afresh
         wide.load_state_dict(torch.load(file.with_suffix(".part")))
     train_on(
         wide,
         lambda rng: pool[rng.integers(len(pool))],
         lambda rng: held[rng.integers(len(held))],
         file,
-        PixelsTraining(minutes=args.pixels_minutes, batch=16, rate=args.pixels_rate, latent_noise=0.04),
+        PixelsTraining(minutes=args.pixels_minutes, batch=16, rate=args.pixels_rate, latent_noise=noise),
+        decoder_only=decoder_only,
     )
+    if decoder_only:
+        file.replace(args.work / "pixels.pt")
 
 
 def encode_some(work: Path, seed: int, numbers: range, held_out: bool) -> tuple[list[Any], Any]:
@@ -168,7 +178,9 @@ def run(args: argparse.Namespace) -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     if not (args.work / "pixels.pt").exists():
         make_pixels(args, args.work / "pixels.pt")
-    if args.stage == "pixels":
+    if args.stage == "decoder":
+        make_pixels(args, args.work / "pixels.pt", decoder_only=True)
+    if args.stage in ("pixels", "decoder"):
         return
     if not (args.work / "latents.pt").exists():
         make_latents(args, args.work / "latents.pt")
@@ -185,7 +197,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    stages = ("pixels", "latents", "model", "export")
+    stages = ("pixels", "decoder", "latents", "model", "export")
     add("stage", nargs="?", default="model", choices=stages, help="last stage to run")
     add("--work", type=Path, default=HERE.parent / ".train" / "photographs", help="folder for pictures and checkpoints")
     add("--out", type=Path, default=FILE, help="the file to export to")

@@ -150,3 +150,34 @@ def test_its_autoencoder_keeps_more_of_texture_than_the_demos(parts: tuple[Any, 
     waves = [np.sin(rng.normal() * x / 8 + rng.normal() * y / 8 + rng.random() * 6) for _ in range(12)]
     pictures = np.stack([(127 + 20 * np.stack(waves[3 * i : 3 * i + 3], -1)).astype(np.uint8) for i in range(4)])
     assert psnr(parts[2], pictures) > psnr(load(DEFAULT_FILE)[2], pictures) + 3
+
+
+def test_the_transformers_training_reads_the_photographs_captions() -> None:
+    use_host()
+    from demo.train_model import Progress
+    from demo.transformer_store import TransformerConfig
+    from demo.transformer_trainee import TransformerTrainee, TransformerTraining, learn
+
+    trainee = TransformerTrainee(TransformerConfig(heads=1, blocks=2, side=16), 3, FILE)
+    scene = PhotoScene("zebra", "gray", "top", "small", "brown")
+    rows, _, end = trainee._captions([caption(scene, 0, PHOTO_TEMPLATES)])
+    unknown = len(read(FILE).tokens)
+    assert unknown not in rows[0, : end[0]]
+    data = {"scenes": [scene] * 8, "shows": range(8), "latents": torch.randn(8, 4, 32, 32)}
+    training = TransformerTraining(batch=4)
+    loss = learn(trainee, data, np.random.default_rng(0), Progress(), training, PHOTO_TEMPLATES)
+    assert 0 < loss < 10
+
+
+def test_the_objects_place_counts_more_in_the_loss(trainees: tuple[Any, Any]) -> None:
+    from demo.photographs.scenes import focus
+    from demo.train_model import ModelTraining, backward
+
+    scene = PhotoScene("zebra", "gray", "top", "small", "brown")
+    data = {"scenes": [scene] * 8, "shows": range(8), "latents": torch.randn(8, 4, 32, 32)}
+    training, losses = ModelTraining(batch=4, empty=0.0), []
+    for weights in (None, lambda s: torch.ones(32, 32), lambda s: torch.from_numpy(focus(s, 32))):
+        torch.manual_seed(0)
+        losses.append(backward(trainees[1], data, np.random.default_rng(0), training, PHOTO_TEMPLATES, weights))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[2] != pytest.approx(losses[1], rel=1e-4)
