@@ -1,8 +1,7 @@
 """Score the photographs' model on combinations it was never trained on: `python demo/photographs/evaluate.py --help`.
 
-Pictures come from ComfyUI's own nodes, as in `demo/evaluate.py`, and are read by a small network (`judge.py`) that is
-trained first, for a few minutes. Its own errors, on composed held-out pictures, stand beside the score. Needs the
-folder of work of `train.py`. Writes a JSON and a sheet of pictures.
+Pictures come from ComfyUI's own nodes, as in `demo/evaluate.py`, and are looked at by `check.py`, whose errors on
+composed pictures stand beside the score. Needs the folder of work of `train.py`. Writes a JSON and a sheet of pictures.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ if __package__ in (None, ""):  # run as a script: make `demo` importable as a pa
 
 from demo.evaluate import Settings, picture
 from demo.host import use_host
+from demo.photographs.check import shares
 from demo.photographs.scenes import PHOTO_TEMPLATES, compose
 from demo.photographs.store import FILE
 from demo.photographs.train import SEEDS, pictures
@@ -56,29 +56,10 @@ def psnr(vae: Any, shown: np.ndarray) -> float:
     return round(float(-10 * ((back.float() - image) ** 2).mean().log10()), 2)
 
 
-def trained_judge(work: Path, minutes: float) -> Any:
-    """The judge in the folder of work, trained first if there is none."""
-    import torch
-
-    from demo.photographs.judge import Judge, train_judge
-
-    file = work / "judge.pt"
-    if not file.exists():
-        data = torch.load(work / "latents.pt", weights_only=False)
-        torch.save(train_judge(data["latents"], data["scenes"], minutes).state_dict(), file)
-    judge = Judge().eval()
-    judge.load_state_dict(torch.load(file))
-    return judge
-
-
 def evaluate(args: argparse.Namespace, settings: Settings) -> tuple[dict[str, Any], list[np.ndarray], list[str]]:
     """(the report, the pictures, their captions)."""
-    import torch
-
     from demo.model import load
-    from demo.photographs.judge import agreement
     from demo.store import DEFAULT_FILE
-    from demo.train_pixels import LATENT_SCALE
 
     catalogue = pictures(args.work)
     composed = [
@@ -91,15 +72,9 @@ def evaluate(args: argparse.Namespace, settings: Settings) -> tuple[dict[str, An
     report["autoencoder PSNR of the demo's"] = psnr(load(DEFAULT_FILE)[2], real[:128])
     captions = [caption(scene, i, PHOTO_TEMPLATES) for i, scene in enumerate(scenes[: settings.count])]
     made = [picture(parts, text, settings, settings.seed * 100_000 + i) for i, text in enumerate(captions)]
-    judge = trained_judge(args.work, args.judge_minutes)
-
-    def latents(shown: np.ndarray) -> torch.Tensor:
-        with torch.inference_mode():
-            return parts[2].encode(torch.from_numpy(shown).float() / 255).float() * LATENT_SCALE
-
     report["settings"] = vars(settings)
-    report["the judge agrees, composed pictures"] = agreement(judge, latents(real), scenes)
-    report["the judge agrees, generated pictures"] = agreement(judge, latents(np.stack(made)), scenes[: settings.count])
+    report["agrees, composed pictures"] = shares([*real], scenes)
+    report["agrees, generated pictures"] = shares(made, scenes[: settings.count])
     return report, made, captions
 
 
@@ -113,7 +88,6 @@ def main() -> None:
     parser.add_argument("--shown", type=int, default=24, help="of them on the sheet")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=4.0)
-    parser.add_argument("--judge-minutes", type=float, default=4.0)
     args = parser.parse_args()
     use_host()
     import comfy.utils

@@ -100,14 +100,19 @@ def focus(scene: PhotoScene, side: int, gain: float = 4.0) -> np.ndarray:
     `gain` times more where the object is than elsewhere, because grounds have most of the pixels and are learned by
     themselves. From the caption's place and size alone.
     """
-    length = SIZES[scene.size] if scene.size else sum(SIZES.values()) / 2
     out = np.ones((side, side), np.float32)
-    spans = []
-    for middle in centre(scene.place):
-        first = np.clip(middle - length / 2, 0, SIZE - length)
-        spans.append(slice(int(first * side / SIZE), round((first + length) * side / SIZE)))
-    out[spans[1], spans[0]] = gain
+    out[box(scene.place, scene.size, side)] = gain
     return out / out.mean()
+
+
+def box(place: str, size: str | None, side: int) -> tuple[slice, slice]:
+    """(rows, columns) that an object takes at most, in a picture of `side` x `side`."""
+    length = SIZES[size] if size else sum(SIZES.values()) / 2
+    spans = []
+    for middle in centre(place):
+        first = float(np.clip(middle - length / 2, 0, SIZE - length))
+        spans.append(slice(int(first * side / SIZE), round((first + length) * side / SIZE)))
+    return spans[1], spans[0]
 
 
 def words() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from demo.photographs import packages
 from demo.photographs.catalogue import COLOURS, KINDS, Catalogue, Cutout, colour_words, main_colour, read_cutout
+from demo.photographs.check import looks_like, shares
 from demo.photographs.scenes import PARTS, PHOTO_TEMPLATES, SIZES, PhotoScene, compose, focus, is_held_out, words
 from demo.scenes import PLACES, SIZE, caption, centre, loosen
 from demo.text import words as known_words
@@ -147,3 +149,16 @@ def test_training_looks_at_the_object_more_and_at_the_same_total(place: str) -> 
         assert weights.mean() == pytest.approx(1, rel=1e-5)
         assert weights[y, x] == weights.max() == pytest.approx(4 * weights.min())
         assert 10 <= (weights == weights.max()).sum() ** 0.5 <= 18
+
+
+def test_the_check_sees_colours_and_place_of_composed_pictures_and_misses_those_of_another(pictures: Catalogue) -> None:
+    shown = [compose(pictures, (8, i)) for i in range(40)]
+    scenes = [replace(one.scene, colour="purple", background="gray") for one in shown]
+    assert shares([one.pixels for one in shown], scenes) == {"colour": 1.0, "background": 1.0, "place": 1.0}
+    moved = [replace(s, place="top" if s.place == "bottom" else "bottom", background="red") for s in scenes]
+    assert max(shares([one.pixels for one in shown], moved).values()) < 0.3
+
+
+def test_the_check_refuses_pictures_of_another_size() -> None:
+    with pytest.raises(ValueError, match=r"shape \(64, 64, 3\), not \(256, 256, 3\): make the picture 256 x 256"):
+        looks_like(np.zeros((64, 64, 3), np.uint8), PhotoScene("owl", None, "top", None, None))
