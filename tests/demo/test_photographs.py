@@ -27,7 +27,7 @@ def pictures() -> Catalogue:
     rng = np.random.default_rng(0)
     grounds = [Image.fromarray(rng.integers(90, 110, (500, 700, 1), np.uint8).repeat(3, 2)) for _ in range(3)]
     thing = Image.new("RGBA", (120, 80), (*MAGENTA, 255))
-    return Catalogue({kind: (Cutout(thing, "purple"),) for kind in KINDS}, tuple(grounds))
+    return Catalogue({kind: (Cutout(thing, "pink"),) for kind in KINDS}, tuple(grounds))
 
 
 def test_a_seed_gives_the_same_picture_every_time_and_another_seed_another(pictures: Catalogue) -> None:
@@ -153,12 +153,12 @@ def test_training_looks_at_the_object_more_and_at_the_same_total(place: str) -> 
 
 def test_the_check_sees_colours_and_place_of_composed_pictures_and_misses_those_of_another(pictures: Catalogue) -> None:
     shown = [compose(pictures, (8, i)) for i in range(40)]
-    scenes = [replace(one.scene, colour="purple", background="gray") for one in shown]
+    scenes = [replace(one.scene, colour="pink", background="gray") for one in shown]
     assert shares([one.pixels for one in shown], scenes) == {"colour": 1.0, "background": 1.0, "place": 1.0}
     moved = [replace(s, place="top" if s.place == "bottom" else "bottom", background="red") for s in scenes]
     assert max(shares([one.pixels for one in shown], moved).values()) < 0.3
 
 
 def test_the_check_refuses_pictures_of_another_size() -> None:
-    with pytest.raises(ValueError, match=r"shape \(64, 64, 3\), not \(256, 256, 3\): make the picture 256 x 256"):
+    with pytest.raises(ValueError, match=r"shape \(64, 64, 3\), not \(256, 256, 3\): make the picture at 256 x 256"):
         looks_like(np.zeros((64, 64, 3), np.uint8), PhotoScene("owl", None, "top", None, None))
