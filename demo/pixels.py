@@ -101,3 +101,16 @@ def fold_scale(model: Pixels, mean: Tensor, std: Tensor, scale: float) -> None:
     end.bias.sub_(mean).mul_(gain)
     start.bias.add_((start.weight * mean[None, :, None, None]).sum((1, 2, 3)))
     start.weight.div_(gain[None, :, None, None])
+
+
+@torch.no_grad()
+def widen(narrow: Pixels, config: PixelsConfig) -> Pixels:
+    """An autoencoder of at least the same widths that computes the same; its new channels are there to be trained."""
+    wide = Pixels(config)
+    for name, new in wide.state_dict().items():
+        old = narrow.state_dict()[name]
+        part = tuple(slice(length) for length in old.shape)
+        if old.ndim > 1:
+            new[: old.shape[0]] = 0
+        new[part] = old
+    return wide

@@ -11,8 +11,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
+
+AnyScene = TypeVar("AnyScene", bound=Any)
 
 SIZE = 256  # a picture is SIZE x SIZE pixels unless told otherwise
 
@@ -121,11 +124,14 @@ TEMPLATES = (
 )
 
 
-def caption(scene: Scene, template: int = 0) -> str:
-    """The scene in words. Parts that are `None` are left out: what they would say is then open."""
-    text = TEMPLATES[template % len(TEMPLATES)]
+def caption(scene: Any, template: int = 0, templates: tuple[str, ...] = TEMPLATES) -> str:
+    """The scene in words. Parts that are `None` are left out: what they would say is then open.
+
+    Other dataclasses than `Scene` come with templates of their own.
+    """
+    text = templates[template % len(templates)]
     if scene.background is None:
-        text = "a {size} {colour} {shape} {place}"
+        text = templates[0].partition(" on a {background}")[0]
     words = {f.name: getattr(scene, f.name) or "" for f in fields(scene)}
     words["place"] = PLACES[scene.place][2] if scene.place else ""
     text = text.format(**words)
@@ -133,7 +139,7 @@ def caption(scene: Scene, template: int = 0) -> str:
     return re.sub(r"\ba (?=[aeiou])", "an ", text)
 
 
-def loosen(scene: Scene, rng: np.random.Generator) -> Scene:
+def loosen(scene: AnyScene, rng: np.random.Generator) -> AnyScene:
     """The scene with its size or its background left out now and then, as people leave them out."""
     draw_size, draw_background = rng.random(2)
     scene = replace(scene, size=None) if draw_size < 0.15 else scene

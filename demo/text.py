@@ -46,9 +46,9 @@ class TextConfig:
         }
 
 
-def words() -> list[str]:
-    """Every word that a caption may hold."""
-    text = [*SHAPES, *SIZES, *OBJECT_COLOURS, *BACKGROUNDS, *PLACES, *SYNONYMS, *(p[2] for p in PLACES.values())]
+def words(more: Sequence[str] = ()) -> list[str]:
+    """Every word that a caption may hold, with those that a model knows beyond the demo's."""
+    text = [*more, *SHAPES, *SIZES, *OBJECT_COLOURS, *BACKGROUNDS, *PLACES, *SYNONYMS, *(p[2] for p in PLACES.values())]
     text += [t.replace("{", " ").replace("}", " ").replace(",", " , ") for t in TEMPLATES] + [
         "an",
         "and",
@@ -61,10 +61,10 @@ def words() -> list[str]:
     return sorted({w for line in text for w in line.split()} - names)
 
 
-def vocabulary(tokenizer: Any) -> list[int]:
-    """The CLIP tokens that are stored, ascending: those of `words()` and the special ones."""
+def vocabulary(tokenizer: Any, more: Sequence[str] = ()) -> list[int]:
+    """The CLIP tokens that are stored, ascending: those of `words(more)` and the special ones."""
     found = {START, END, PAD_L, PAD_G}
-    for word in words():
+    for word in words(more):
         found |= {token for token, _ in tokenizer.clip_l.tokenize_with_weights(word)[0]}
     return sorted(found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch.nn.functional import mse_loss
 
 from .model import DemoConfig
 from .optimizer import Orthogonal, is_matrix
-from .scenes import TEMPLATES, Scene, caption, loosen
+from .scenes import TEMPLATES, caption, loosen
 from .train_words import teach_words
 from .trainee import Trainee, size_vectors
 
@@ -60,7 +60,7 @@ def optimizers(trainee: Trainee, training: ModelTraining) -> list[torch.optim.Op
 
 
 @torch.no_grad()
-def validate(trainee: Trainee, latents: Tensor, scenes: list[Scene], seed: int = 9) -> list[float]:
+def validate(trainee: Trainee, latents: Tensor, captions: Sequence[str], seed: int = 9) -> list[float]:
     """Loss on held-out scenes for four bands of noise, least noise first; the same noise every time."""
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     noise = torch.randn(latents.shape, generator=generator)
@@ -68,7 +68,7 @@ def validate(trainee: Trainee, latents: Tensor, scenes: list[Scene], seed: int =
     out = []
     for band in range(4):
         steps = torch.from_numpy(np.sort(rng.integers(band * 250, band * 250 + 250, len(latents))))
-        out.append(float(mse_loss(*trainee.velocity(latents, noise, steps, sizes, [caption(s) for s in scenes]))))
+        out.append(float(mse_loss(*trainee.velocity(latents, noise, steps, sizes, list(captions)))))
     return out
 
 
@@ -124,7 +124,7 @@ def train_model(
         folder / "model.pt",
         training,
         lambda rng, progress: backward(trainee, data, rng, training),
-        lambda: validate(trainee, *data["held_out"]),
+        lambda: validate(trainee, data["held_out"][0], [caption(s) for s in data["held_out"][1]]),
         first,
         until=until,
         again=again,
@@ -221,22 +221,37 @@ def save(
     file.with_suffix(".part").replace(file)
 
 
-def backward(trainee: Trainee, data: dict[str, Any], rng: np.random.Generator, training: ModelTraining) -> float:
-    """Gradients of one batch; returns the loss."""
+def backward(
+    trainee: Trainee,
+    data: dict[str, Any],
+    rng: np.random.Generator,
+    training: ModelTraining,
+    templates: tuple[str, ...] = TEMPLATES,
+    focus: Callable[[Any], Tensor] | None = None,
+) -> float:
+    """Gradients of one batch, captions made with `templates`; returns the loss.
+
+    `focus` gives the weight [h, w] of each place in the loss, from what a caption says: what the caption does not say
+    must not change it, or the model would learn another mean than that of all pictures of the caption.
+    """
     chosen = rng.integers(len(data["latents"]), size=training.batch)
     latents = data["latents"][chosen].float()
-    captions = [
-        caption(loosen(data["scenes"][data["shows"][i]], rng), int(rng.integers(len(TEMPLATES)))) for i in chosen
-    ]
-    captions = [
-        "" if drop else c for c, drop in zip(captions, rng.random(training.batch) < training.empty, strict=True)
-    ]
+    scenes = [loosen(data["scenes"][data["shows"][i]], rng) for i in chosen]
+    captions = [caption(scene, int(rng.integers(len(templates))), templates) for scene in scenes]
+    dropped = rng.random(training.batch) < training.empty
+    captions = ["" if drop else c for c, drop in zip(captions, dropped, strict=True)]
     # spread evenly over the batch, which makes the loss steadier
     spread = (np.arange(training.batch) + rng.random(training.batch)) / training.batch
     steps = torch.from_numpy((1000 * spread**training.late).astype(np.int64).clip(0, 999))
     sizes = size_vectors(trainee.host[0], rng, training.batch)
     trainee.zero_grad()
-    loss = mse_loss(*trainee.velocity(latents, torch.randn_like(latents), steps, sizes, captions))
+    out, true = trainee.velocity(latents, torch.randn_like(latents), steps, sizes, captions)
+    if focus is None:
+        loss = mse_loss(out, true)
+    else:
+        even = torch.ones(latents.shape[2:])
+        weights = torch.stack([even if drop else focus(s) for s, drop in zip(scenes, dropped, strict=True)])[:, None]
+        loss = (weights * (out - true) ** 2).mean()
     loss.backward()
     return float(loss.detach())
 

@@ -19,12 +19,17 @@ from demo.host import use_host
 from demo.train import HERE, log, make_latents, start_log
 from demo.transformer_store import DEFAULT_FILE, TransformerConfig, write
 
+PHOTOGRAPHS = HERE / "photographs" / "model" / "atedm_photographs_transformer.safetensors"
+
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=HERE / ".train", help="folder for latents and checkpoints")
-    parser.add_argument("--out", type=Path, default=DEFAULT_FILE, help="the file to export to")
+    parser.add_argument("--work", type=Path, help="folder for latents and checkpoints (default: demo/.train)")
+    parser.add_argument("--out", type=Path, help="the file to export to, if not the bundled one")
+    parser.add_argument(
+        "--photographs", action="store_true", help="on the latents of demo/photographs/train.py, in its folder"
+    )
     parser.add_argument("--minutes", type=float, default=48.0, help="time in all, over all runs")
     parser.add_argument("--until", type=float, help="stop this run after so many minutes, to go on later")
     parser.add_argument("--again", action="store_true", help="train a finished model for --minutes more")
@@ -35,6 +40,10 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=0, help="which of them this is; the first, 0, writes")
     parser.add_argument("--port", type=int, default=29518, help="a free local port for them to meet at")
     args = parser.parse_args()
+    folder, file = (
+        (HERE / ".train" / "photographs", PHOTOGRAPHS) if args.photographs else (HERE / ".train", DEFAULT_FILE)
+    )
+    args.work, args.out = args.work or folder, args.out or file
     start_log(logging.INFO if args.rank == 0 else logging.WARNING)
     use_host()
     train(args)
@@ -47,15 +56,21 @@ def train(args: argparse.Namespace) -> None:
 
     from demo import store
     from demo.model import DemoConfig
+    from demo.photographs.scenes import PHOTO_TEMPLATES
+    from demo.photographs.store import FILE
     from demo.pixels import Pixels
+    from demo.scenes import TEMPLATES, caption
     from demo.train_model import go_on
     from demo.transformer_trainee import TransformerTrainee, TransformerTraining, learn, optimizers, validate
 
     torch.set_num_threads(1)
     args.work.mkdir(parents=True, exist_ok=True)
+    source, templates = (FILE, PHOTO_TEMPLATES) if args.photographs else (store.DEFAULT_FILE, TEMPLATES)
     file = args.work / "latents.pt"
     if not file.exists():
-        content = store.read(store.DEFAULT_FILE)
+        if args.photographs:
+            raise FileNotFoundError(f"no {file}: make it with `python demo/photographs/train.py latents`")
+        content = store.read(source)
         pixels = Pixels(DemoConfig.from_dict(content.config).pixels)
         pixels.load_state_dict(content.pixels)
         torch.save(make_latents(pixels, args.per_scene, seed=3), file)
@@ -65,15 +80,17 @@ def train(args: argparse.Namespace) -> None:
     if args.processes > 1:
         meeting = dist.TCPStore("127.0.0.1", args.port, args.processes, args.rank == 0)
         dist.init_process_group("gloo", store=meeting, rank=args.rank, world_size=args.processes)
-    trainee = TransformerTrainee(config, training.seed)
+    held_out, held_scenes = data["held_out"]
+    captions = [caption(scene, 0, templates) for scene in held_scenes]
+    trainee = TransformerTrainee(config, training.seed, source)
     log.info("transformer: %.2f M weights", sum(p.numel() for p in trainee.parameters()) / 1e6)
     go_on(
         trainee,
         optimizers(trainee, training),
         saved,
         training,
-        lambda rng, progress: learn(trainee, data, rng, progress, training),
-        lambda: validate(trainee, *data["held_out"]),
+        lambda rng, progress: learn(trainee, data, rng, progress, training, templates),
+        lambda: validate(trainee, held_out, captions),
         until=args.until and 60 * args.until,
         again=args.again,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,11 @@ from .model import DemoConfig, build_clip, build_sdxl, reset
 
 
 class Captions:
-    """Captions to rows of the stored embedding table, remembering what was tokenized."""
+    """Captions to rows of the embedding table of the `stored` CLIP tokens, remembering what was tokenized."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, stored: Sequence[int]) -> None:
         self.tokenizer = tokenizer
-        self.stored = torch.tensor(text.vocabulary(tokenizer))
+        self.stored = torch.tensor(stored)
         self._known: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
     def __call__(self, captions: list[str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,13 +52,17 @@ def size_vectors(model: nn.Module, rng: np.random.Generator, batch: int) -> Tens
 
 
 class Trainee(nn.Module):
-    """The trained parts together: the host's U-Net and the host's text encoders with small tables."""
+    """The trained parts together: the host's U-Net and the host's text encoders with small tables.
 
-    def __init__(self, config: DemoConfig, seed: int) -> None:
+    `half` is whether the U-Net and the encoders compute in bfloat16, `more_words` what captions hold beyond the demo's.
+    """
+
+    def __init__(self, config: DemoConfig, seed: int, more_words: Sequence[str] = (), half: bool = True) -> None:
         super().__init__()
+        self.half = half
         self.host = [build_sdxl(config)]  # in a list: the whole host model is no submodule
         clip = build_clip(config)
-        self.captions = Captions(clip.tokenizer)
+        self.captions = Captions(clip.tokenizer, text.vocabulary(clip.tokenizer, more_words))
         text.shrink_tables(clip.cond_stage_model, self.captions.stored)
         self.text = clip.cond_stage_model.float()
         self.unet = self.host[0].diffusion_model.to(memory_format=torch.channels_last)
@@ -74,11 +79,11 @@ class Trainee(nn.Module):
         """
         sigma = self.host[0].model_sampling.sigmas[steps][:, None, None, None]
         scale = (1 + sigma**2).rsqrt()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             tokens, pooled = text.encode_both(self.text, *self.captions(captions))
         noisy = ((latents + sigma * noise) * scale).contiguous(memory_format=torch.channels_last)
         options = {"optimized_attention_override": attend}
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             out = self.unet(
                 noisy, steps.float(), context=tokens, y=torch.cat([pooled, sizes], 1), transformer_options=options
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from . import store, text
 from .model import DemoConfig, build_clip
 from .optimizer import Orthogonal
-from .scenes import TEMPLATES, Scene, caption, loosen
+from .scenes import TEMPLATES, caption, loosen
 from .train_model import ModelTraining, Progress
 from .trainee import Captions
 from .transformer import TEXT_TOKENS, build_sd3, reset
@@ -43,13 +44,13 @@ class TransformerTraining(ModelTraining):
 
 
 class TransformerTrainee(nn.Module):
-    """The host's transformer; the demo's text encoders beside it, not trained."""
+    """The host's transformer; the text encoders of the file `source` beside it, not trained."""
 
-    def __init__(self, config: TransformerConfig, seed: int) -> None:
+    def __init__(self, config: TransformerConfig, seed: int, source: Path = store.DEFAULT_FILE) -> None:
         super().__init__()
-        content = store.read(store.DEFAULT_FILE)
+        content = store.read(source)
         clip = build_clip(DemoConfig.from_dict(content.config))
-        self._captions = Captions(clip.tokenizer)
+        self._captions = Captions(clip.tokenizer, content.tokens)
         text.shrink_tables(clip.cond_stage_model, self._captions.stored)
         encoders = clip.cond_stage_model.float()
         encoders.load_state_dict(content.text, strict=False)
@@ -125,10 +126,10 @@ def shifted(spread: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def validate(trainee: TransformerTrainee, latents: Tensor, scenes: list[Scene], seed: int = 9) -> list[float]:
+def validate(trainee: TransformerTrainee, latents: Tensor, captions: list[str], seed: int = 9) -> list[float]:
     """Loss on held-out scenes for four bands of noise, least noise first; the same noise every time."""
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
-    captions, out = [caption(scene) for scene in scenes], []
+    out = []
     for band in range(4):
         sigma = shifted((band + torch.linspace(0, 1, len(latents))) / 4)
         out.append(float(nn.functional.mse_loss(*trainee.velocity(latents, noise, sigma, captions))))
@@ -141,12 +142,13 @@ def learn(
     rng: np.random.Generator,
     progress: Progress,
     training: TransformerTraining,
+    templates: tuple[str, ...] = TEMPLATES,
 ) -> float:
-    """Gradients of one batch; returns the loss."""
+    """Gradients of one batch, captions made with `templates`; returns the loss."""
     chosen = rng.integers(len(data["latents"]), size=training.batch)
     latents = data["latents"][chosen].float()
     scenes = [loosen(data["scenes"][data["shows"][i]], rng) for i in chosen]
-    captions = [caption(scene, int(rng.integers(len(TEMPLATES)))) for scene in scenes]
+    captions = [caption(scene, int(rng.integers(len(templates))), templates) for scene in scenes]
     dropped = rng.random(training.batch) < training.empty
     captions = ["" if drop else one for one, drop in zip(captions, dropped, strict=True)]
     # spread evenly over the batch, which makes the loss steadier

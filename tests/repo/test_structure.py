@@ -164,4 +164,4 @@ def test_no_path_of_one_machine() -> None:
 def test_nothing_is_too_large_for_git() -> None:
     largest = max(listed(), key=lambda path: (ROOT / path).stat().st_size)
     size = (ROOT / largest).stat().st_size
-    assert size < 15e6, f"{largest} has {size / 1e6:.1f} MB"
+    assert size < 25e6, f"{largest} has {size / 1e6:.1f} MB"
