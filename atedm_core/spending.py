@@ -9,10 +9,10 @@ ratio, which hardly depends on either (`docs/forecasts.md`).
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 SamplerGroup = Literal["one step", "multistep", "stochastic"]
@@ -23,22 +23,41 @@ PRUNING_ERROR: dict[float, float] = {0.25: 52.8, 0.4: 48.9, 0.56: 44.6, 0.65: 36
 SHARES = (0.4, 0.5, 0.6, 0.7, 0.8)
 FORECAST_ERROR: dict[SamplerGroup, dict[int, tuple[float, ...]]] = {
     "one step": {
-        8: (18.0, 22.0, 30.0, 40.0, 48.0),
+        8: (12.0, 17.0, 28.0, 40.0, 48.0),
         20: (42.0, 49.4, 57.6, 58.0, 63.6),
         50: (59.2, 62.5, 62.8, 70.4, 74.7),
     },
     "multistep": {
-        8: (12.0, 15.0, 22.0, 28.0, 35.0),
+        8: (10.0, 13.0, 22.0, 28.0, 35.0),
         20: (32.9, 42.7, 52.1, 56.7, 62.7),
         50: (57.9, 62.9, 63.5, 68.4, 74.2),
     },
     "stochastic": {
-        8: (12.0, 17.0, 21.0, 25.0, 31.0),
+        8: (10.0, 11.7, 17.0, 20.0, 27.0),
         20: (24.5, 28.4, 31.0, 39.0, 44.1),
         50: (41.0, 43.0, 48.0, 54.0, 58.0),
     },
 }
 """dB from the full run where nothing is pruned, by steps of the run and share of real evaluations (`SHARES`)."""
+
+FEWER_STEPS_ERROR: dict[SamplerGroup, dict[int, tuple[float, ...]]] = {
+    "one step": {
+        8: (22.0, 25.5, 29.0, 33.0, 37.0),
+        20: (31.5, 35.0, 39.0, 42.0, 46.8),
+        50: (41.0, 44.5, 47.7, 51.9, 55.0),
+    },
+    "multistep": {
+        8: (16.0, 21.0, 24.5, 27.5, 31.0),
+        20: (28.0, 30.5, 34.5, 38.0, 42.0),
+        50: (37.3, 39.3, 43.0, 45.3, 47.4),
+    },
+    "stochastic": {
+        8: (14.5, 18.0, 18.5, 19.0, 21.0),
+        20: (20.0, 22.0, 24.0, 26.0, 28.0),
+        50: (27.0, 28.5, 30.3, 31.6, 34.3),
+    },
+}
+"""The same for a run of so many fewer steps: what nothing that is done here may be further from the full run than."""
 
 _RATIOS = tuple(hundredth / 100 for hundredth in range(0, 66))
 _ROUNDING = 1e-9
@@ -70,9 +89,15 @@ def forecast_error(group: SamplerGroup, steps: int, compute: float) -> float:
         steps: evaluations of the run.
         compute: share of them that is real, above 0; 1 is the full run.
     """
-    if compute >= 1.0:
-        return math.inf
-    table = FORECAST_ERROR[group]
+    return math.inf if compute >= 1.0 else _measured(FORECAST_ERROR[group], steps, compute)
+
+
+def fewer_steps_error(group: SamplerGroup, steps: int, share: float) -> float:
+    """dB from the full run to expect of taking a share of the steps instead; arguments as for `forecast_error`."""
+    return math.inf if share >= 1.0 else _measured(FEWER_STEPS_ERROR[group], steps, share)
+
+
+def _measured(table: dict[int, tuple[float, ...]], steps: int, compute: float) -> float:
     known = sorted(table)
     at = min(max(float(steps), known[0]), known[-1])
     upper = next(number for number in known if number >= at)
@@ -109,17 +134,21 @@ def spend(
         cost_of: share of an evaluation's FLOPs that is left at a prune ratio; `None` for models that are not pruned.
 
     Returns:
-        What comes nearest among all that is fast enough; where nothing is, the fastest.
+        What comes nearest among all that is fast enough; where nothing is, the fastest. Nothing is done that fewer
+        steps of the same cost do better.
     """
     budget = 1.0 / speed_up
     found = []
-    for ratio in _RATIOS if cost_of is not None else (0.0,):
-        cost = cost_of(ratio) if cost_of is not None and ratio > 0 else 1.0
+    ratios = _RATIOS if cost_of is not None else (0.0,)
+    costs = {ratio: cost_of(ratio) if cost_of is not None and ratio > 0 else 1.0 for ratio in ratios}
+    for (ratio, cost), real in itertools.product(costs.items(), range(min(least_real, steps), steps + 1)):
         # ratios make up for what whole evaluations cannot; without them the nearest number has to do
         fitting = budget / cost * steps + (0.5 if cost_of is None else _ROUNDING)
-        real = min(steps, max(least_real, math.floor(fitting)))
         left = real / steps * cost
         error = _sum(forecast_error(group, steps, real / steps), pruning_error(ratio))
+        # what fewer steps do better is not worth doing: slower, then, and nearer
+        if left < 1.0 and error < fewer_steps_error(group, steps, left):
+            continue
         too_dear = 0.0 if real <= fitting else left
         found.append((too_dear, -error, Spending(ratio, real / steps, 1.0 / left, error)))
     return min(found, key=lambda one: one[:2])[2]
@@ -141,5 +170,8 @@ def _over_shares(values: Sequence[float], compute: float) -> float:
 
 def _line(places: Sequence[float], values: Sequence[float], at: float) -> float:
     right = min(max(bisect.bisect_left(places, at), 1), len(places) - 1)
-    (before, after), (low, high) = list(pairwise(places))[right - 1], list(pairwise(values))[right - 1]
+    (before, after), (low, high) = (
+        list(itertools.pairwise(places))[right - 1],
+        list(itertools.pairwise(values))[right - 1],
+    )
     return low + (high - low) * (at - before) / (after - before)

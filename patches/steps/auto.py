@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ from .samplers import SamplerKind, sampler_kind
 logger = logging.getLogger(__name__)
 
 KEY = "atedm_auto"
+CostOf = Callable[[float], float]
 MAX_SPEED_UP = 4.0
 DEFAULT_SPEED_UP = 1.6
 
@@ -38,6 +40,7 @@ class AutoMethod:
 
     speed_up: float
     structure: UNetStructure | None
+    cost_of: CostOf | None = None
 
 
 @dataclass
@@ -56,7 +59,7 @@ class AutoRun:
                 part.reset()
 
 
-def apply_auto(model: Any, speed_up: float) -> Any:
+def apply_auto(model: Any, speed_up: float, *, cost_of: CostOf | None = None) -> Any:
     """A clone of `model` that is so many times as fast by FLOPs, as near to the full picture as that allows.
 
     It replaces AT-EDM and forecasts that are on the model already. At 1 the clone runs as the model does.
@@ -64,12 +67,14 @@ def apply_auto(model: Any, speed_up: float) -> Any:
     Args:
         model: a ComfyUI MODEL (ModelPatcher) of any kind. U-Nets that AT-EDM supports are pruned too.
         speed_up: 1 to 4.
+        cost_of: share of an evaluation's FLOPs that is left at a prune ratio, to plan for another model than this; for
+            the lab.
 
     Raises:
         ValueError: `speed_up` is outside of its range.
     """
     check_range("speed_up", speed_up, 1.0, MAX_SPEED_UP)
-    method = AutoMethod(speed_up, _structure(model))
+    method = AutoMethod(speed_up, _structure(model), cost_of)
     patched = put_on(model, KEY, method, lambda asked: _begin(method, asked), _hang_in, _conclude)
     for key in (pruning.KEY, forecasts.KEY):
         patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, key)
@@ -117,9 +122,9 @@ def group_of(kind: SamplerKind) -> SamplerGroup:
     return "multistep" if kind.multistep else "one step"
 
 
-def _cost_of(method: AutoMethod, latent: tuple[int, int]) -> Any:
-    if method.structure is None:
-        return None
+def _cost_of(method: AutoMethod, latent: tuple[int, int]) -> CostOf | None:
+    if method.structure is None or method.cost_of is not None:
+        return method.cost_of
     structure, full = method.structure, unet_flops(method.structure, latent)
     return lambda ratio: unet_flops(structure, latent, ratio) / full
 
@@ -159,7 +164,7 @@ def summarize(run: AutoRun, asked: Asked) -> str:
         )
         return f"{wanted}, run in full: {why}. Take fewer steps instead."
     reached = 1.0 / _share_spent(run, asked)
-    short = "" if reached >= 0.97 * run.method.speed_up else ", the most that is possible here"
+    short = "" if reached >= 0.97 * run.method.speed_up else ", the most that beats taking fewer steps here"
     return f"{wanted}, chose to {' and '.join(chosen)}, reached {reached:.2f}x by FLOPs{short}"
 
 

@@ -69,7 +69,7 @@ def contenders(full: Sampling) -> Iterator[Contender]:
         fewer = max(1, round(cost * full.steps))
         yield Contender("fewer steps", fewer, Sampling(fewer, full.cfg, full.sampler, full.scheduler, full.size))
         yield Contender("forecasts", cost, full, lambda model, at=cost: apply_forecast(model, ForecastSettings(at)))
-        yield Contender("auto", 1 / cost, full, lambda model, at=cost: apply_auto(model, 1 / at))
+        yield Contender("auto", 1 / cost, full, lambda model, at=cost: apply_auto(model, 1 / at, cost_of=sdxl_share))
     for ratio in (0.25, 0.4, 0.56):
         schedule = DSAPSchedule(ratio)
         yield Contender("AT-EDM", ratio, full, lambda model, at=schedule: apply_atedm(model, at, DEFAULT_SETTINGS))
@@ -93,6 +93,11 @@ def draw(session: Session, contender: Contender, number: int) -> tuple[Tensor, f
         sampler = session._sampler(sampling, noise, captions)
         latents = session._sample(model, noise, sampling, sampler, sigmas_of(session.model, sampling), conditions, None)
     return latents.float(), sdxl_flops(tape, Pruning()) / len(captions)
+
+
+def sdxl_share(ratio: float) -> float:
+    """What a prune ratio leaves of an evaluation's FLOPs on SDXL, which costs are counted on."""
+    return unet_flops(sdxl(), SDXL_LATENT, ratio) / unet_flops(sdxl(), SDXL_LATENT)
 
 
 def psnr(latents: Tensor, full: Tensor) -> list[float]:
