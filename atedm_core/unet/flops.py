@@ -7,6 +7,7 @@ The pack's own work (ranking, gathering, filling) is not counted here; it is mea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ..tokens import kept_tokens
@@ -74,15 +75,10 @@ def unet_flops(
     `ratio` is the share of tokens dropped in every attention block, or a function giving it per block; they are dropped
     at `point` as far as that is possible (`prune_point`).
     """
-
-    def tokens_at(level: int) -> int:
-        height, width = structure.grid(level, latent)
-        return height * width
-
     total = 2 * structure.fixed_macs
-    total += sum(2 * macs * tokens_at(level) for level, macs in enumerate(structure.other_macs))
+    total += sum(2 * macs * math.prod(structure.grid(level, latent)) for level, macs in enumerate(structure.other_macs))
     for block in structure.blocks:
-        tokens = tokens_at(block.level)
+        tokens = math.prod(structure.grid(block.level, latent))
         kept = kept_tokens(tokens, ratio(block) if callable(ratio) else ratio)
         where = prune_point(block.layers, point)
         total += block_flops(block, tokens, kept, context_tokens=context_tokens, point=where)
