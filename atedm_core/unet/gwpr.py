@@ -1,8 +1,8 @@
 """Generalized Weighted Page Rank (G-WPR) over attention, computed without the attention map.
 
 AT-EDM (Wang et al., CVPR 2024, section 3.2) reads the attention map A of a layer as a directed graph in which every
-token votes for the tokens it attends to, weighted by its own importance. The map is never built here. With
-`lse_i = log sum_j exp(q_i.k_j / sqrt(D))`, which fused attention computes anyway,
+token votes for the tokens it attends to, weighted by its own importance. As fused attention computes the log-sum-exp
+`lse_i = log sum_j exp(q_i.k_j / sqrt(D))` of every query anyway, and
 
     (A^T s)_j = sum_i s_i exp(q_i.k_j / sqrt(D) - lse_i),
 
@@ -50,12 +50,10 @@ def gwpr(
 ) -> Tensor:
     """G-WPR scores `[B, H, N]` of self-attention tokens, per head: `s <- A^T s` from the uniform vector.
 
-    A is row-stochastic, so this is power iteration toward its stationary distribution and the sum of s stays 1. A
-    ValueError names shapes that do not fit, and iterations under 1.
+    A is row-stochastic, so this is power iteration toward its stationary distribution. Queries and keys are
+    `[B, H, N, D]` of one float dtype. A ValueError names shapes that do not fit, and iterations under 1.
 
     Args:
-        q: queries `[B, H, N, D]`, any float dtype.
-        k: keys, of the same shape, dtype and device.
         start: scores `[B, H, N]` to start from (a warm start), non-negative; uniform when `None`.
         iterations: 1 or more.
         row_log_sum: `[B, H, N]` float32, the log-sum-exp of every query's logits, where the layer's own attention

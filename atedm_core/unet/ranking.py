@@ -69,10 +69,9 @@ def rank_states(
 
     They are float32 (float64 for float64 states). The grid's `order` is made anew where it is not given.
     """
-    order = order or EvenOrder.of(grid, hidden.device)
     if settings.ranking == "redundancy":
         return redundancy_scores(hidden, grid, order)
-    return order.scores.expand(hidden.shape[0], -1)
+    return (order or EvenOrder.of(grid, hidden.device)).scores.expand(len(hidden), -1)
 
 
 def select_tokens(
