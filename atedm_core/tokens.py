@@ -14,13 +14,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenSubset:
-    """K of N tokens, the same number in every sample.
+    """K of N tokens, the same number in every sample: positions `keep_index` `[B, K]`, ascending.
 
-    Attributes:
-        keep_index: `[B, K]`, positions of the kept tokens, ascending.
-        drop_index: `[B, N - K]`, positions of the dropped tokens, ascending.
-        stand_ins: `[B, N - K]` in [0, K), for each of `drop_index` the slot of the kept token that stands for it;
-            `None` for the nearest kept one in grid order.
+    So are those of the dropped ones, `drop_index` `[B, N - K]`. `stand_ins` `[B, N - K]` in [0, K) are the slots of the
+    kept tokens that stand for these; `None` for the nearest kept one in grid order.
     """
 
     keep_index: Tensor
@@ -117,10 +114,8 @@ class TokenSubset:
 
 
 def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of `x` `[B, N, C]` at `index` `[B, K]`, per sample: `[B, K, C]`.
-
-    One `index_select` over the flattened rows: it copies whole rows, where `torch.gather` needs an index per element.
-    """
+    """Rows of `x` `[B, N, C]` at `index` `[B, K]`, per sample: `[B, K, C]`."""
+    # Selecting from the flattened rows copies whole rows, where `torch.gather` needs an index per element.
     samples, tokens, channels = x.shape
     if samples > 1:
         index = index + torch.arange(0, samples * tokens, tokens, device=index.device).unsqueeze(1)

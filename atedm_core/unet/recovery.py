@@ -45,11 +45,8 @@ def stand_in_by_attention(
 
 
 def stand_in_by_cosine(subset: TokenSubset, hidden: Tensor, grid: tuple[int, int] | None = None) -> TokenSubset:
-    """Each dropped token's stand-in is the kept token whose hidden state points the same way the most.
-
-    Compared are the states `[B, N, C]` at the pruning point.
-    """
-    # A dropped token's own length does not change which kept token is nearest in angle.
+    """Each dropped token's stand-in is the kept one nearest in angle, by the states `[B, N, C]` at the pruning point."""
+    # A dropped token's own length does not change which one that is.
     along = along_each(subset.gather(hidden))
     dropped = gather_tokens(hidden, subset.drop_index)
     return _most_similar(lambda part: along(dropped[:, part]), subset, len(hidden), grid)
@@ -68,9 +65,9 @@ def recover(
     Kept tokens have their state at the end, `after` `[B, K, C]` (with `update` to rounding). Dropped ones get, where
     `before` `[B, N, C]` are the states at the pruning point:
 
-    - `update`: its own state and its stand-in's change since pruning; `temporal` is the same for tokens of which
+    - `update`: their own state and their stand-in's change since pruning; `temporal` is the same for tokens of which
       nothing is remembered (`temporal.recover_with_own` is for the others).
-    - `copy` (the paper): its stand-in's state.
+    - `copy` (the paper): their stand-in's state.
     - `zero`: zero.
     - `interpolate`: the mean of the nearest four kept states, weighted by inverse squared distance on the grid (Shepard
       1968), which is what interpolation is on scattered points.

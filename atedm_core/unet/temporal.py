@@ -1,9 +1,9 @@
 """Temporal recovery: a dropped token takes its own last update, and which tokens are dropped rotates.
 
 From one noise level to the next an attention block changes a token in nearly the same way. So every token's update, its
-state at the block's end less its state where tokens are dropped, is remembered. What is remembered grows old, so the
-noise levels that a token has gone without are added to its score (staleness, after CAT Pruning, Cheng et al. 2025,
-arXiv 2502.00433), and it is kept again soon: within N / K levels, or four where each 2 x 2 cell keeps one.
+state at the block's end less its state where tokens are dropped, is remembered. The noise levels that a token has gone
+without are added to its score (staleness, after CAT Pruning, Cheng et al. 2025, arXiv 2502.00433), so that it is kept
+again soon: within N / K levels, or four where each 2 x 2 cell keeps one.
 
 Whether a memory is worth using shows on the tokens that are kept: where their remembered updates and the true ones are
 far apart, as in the first steps, after a jump to another noise level, or if the memory is of another picture, dropped
