@@ -34,13 +34,12 @@ class DSAPSchedule:
         prune_ratio: 0 to 0.95, the ratio wherever nothing else is said.
         early_percent: 0 to 1, the share of the noise range that counts as early, in ComfyUI's percent convention
             (0 is the most noise); at 0 all steps are pruned alike.
-        early_ratio: 0 to 0.95, the most that the spared blocks are pruned early. The paper's 0.
+        early_ratio: 0 to 0.95, the most that the spared blocks are pruned early; 0 in the paper.
         early_blocks: which blocks are spared early: `stage ends` (the paper), `all`, or `none`.
         ramp: how spared blocks come to the full ratio: in one `step` when the early phase ends (the paper), or
             `linear` or `cosine` over the early phase.
-        level_scales: what `prune_ratio` is multiplied with, 0 to 2, one number per level in the order of `LEVEL_NAMES`;
-            levels that are not given count 1, and the result is at most 0.95. 0 leaves a level whole, as the paper's
-            dagger variant does at SDXL's half-resolution level.
+        level_scales: 0 to 2 in the order of `LEVEL_NAMES`, what `prune_ratio` is multiplied with, up to 0.95; 1 where
+            none is given. 0 leaves a level whole, as the paper's dagger variant does at SDXL's half-resolution level.
     """
 
     prune_ratio: float = DEFAULT_RATIO

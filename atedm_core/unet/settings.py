@@ -43,9 +43,8 @@ class PruneSettings:
     that is none of those offered.
 
     Attributes:
-        ranking: `redundancy` keeps the tokens that nothing near them resembles. `self-attention` is the paper's,
-            page rank over who attends to whom, and `cross-attention` its form for the prompt. With `none` tokens come
-            in an even order, which costs nothing.
+        ranking: `redundancy` keeps the tokens that nothing near them resembles; `self-attention` is the paper's page
+            rank, `cross-attention` its form for the prompt. With `none` tokens come in an even order at no cost.
         iterations: 1 to 20 rounds of page rank, where attention ranks.
         selection: where attention ranks, `stratified` keeps the best token of every 2 x 2 cell first; `top-k` is the
             paper's. The other rankings cover every cell by themselves, unless `temporal` tokens take turns.
