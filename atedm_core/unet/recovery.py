@@ -45,7 +45,7 @@ def stand_in_by_attention(
 
 
 def stand_in_by_cosine(subset: TokenSubset, hidden: Tensor, grid: tuple[int, int] | None = None) -> TokenSubset:
-    """Each dropped token's stand-in is the kept one nearest in angle, by the states `[B, N, C]` at the pruning point."""
+    """Each dropped token's stand-in is the kept one nearest in angle by the states `[B, N, C]` at the pruning point."""
     # A dropped token's own length does not change which one that is.
     along = along_each(subset.gather(hidden))
     dropped = gather_tokens(hidden, subset.drop_index)
