@@ -55,10 +55,7 @@ class UNetStructure:
 
     def grid(self, level: int, latent: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in tokens at `level` for a latent of (height, width); halving rounds up."""
-        height, width = latent
-        for _ in range(level):
-            height, width = -(-height // 2), -(-width // 2)
-        return height, width
+        return -(-latent[0] // 2**level), -(-latent[1] // 2**level)
 
 
 def stage_ends(places: list[tuple[Part, int]]) -> list[bool]:
