@@ -52,8 +52,7 @@ class Budget:
 def progress_weights(schedule: DSAPSchedule) -> list[tuple[float, float]]:
     """(progress, weight) pairs over which a run is averaged; the weights sum to 1.
 
-    Steps are taken to be spread evenly over progress, as the schedulers that space timesteps evenly spread them.
-    Exact for a step schedule, midpoint rule with 64 points over a ramp.
+    Steps are taken to be spread evenly over progress. Exact for a step schedule, midpoint rule over a ramp.
     """
     early = schedule.early_percent
     samples = 1 if schedule.ramp == "step" else _RAMP_SAMPLES

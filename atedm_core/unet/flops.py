@@ -80,6 +80,5 @@ def unet_flops(
     for block in structure.blocks:
         tokens = math.prod(structure.grid(block.level, latent))
         kept = kept_tokens(tokens, ratio(block) if callable(ratio) else ratio)
-        where = prune_point(block.layers, point)
-        total += block_flops(block, tokens, kept, context_tokens=context_tokens, point=where)
+        total += block_flops(block, tokens, kept, context_tokens=context_tokens, point=prune_point(block.layers, point))
     return total

@@ -39,8 +39,7 @@ def prune_point(layers: int, wanted: PrunePoint = "after first layer", *, ranks:
 class PruneSettings:
     """How tokens are ranked, chosen and filled in again; how many is the schedule's business.
 
-    The defaults are those that came nearest to the unpruned picture in `docs/fidelity.md`. A ValueError names a value
-    that is none of those offered.
+    The defaults came nearest to the unpruned picture in `docs/fidelity.md`. A ValueError names a value not offered.
 
     Attributes:
         ranking: `redundancy` keeps the tokens that nothing near them resembles; `self-attention` is the paper's page
