@@ -58,10 +58,7 @@ def log_sum_exp(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Te
 
 
 def attention_with_log_sum_exp(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Attention `[B, H, M, D]` and its log-sum-exp `[B, H, M]` float32 from one call of PyTorch's own kernel.
-
-    Values are `[B, H, N, D]`, like the keys. `None` where no kernel gives both.
-    """
+    """Attention `[B, H, M, D]` and its log-sum-exp in one call of PyTorch's own kernel, where that gives both."""
     kernel = _try_out(_attention_kernel, queries, queries.shape[-1])
     return None if kernel is None else kernel(queries, keys, values)
 
@@ -164,9 +161,8 @@ def _fused_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> K
     for kernel in _candidates(device.type, dtype):
         if _agrees(kernel, device, dtype, head_size):
             return kernel
-    logger.info(
-        "AT-EDM: no fused log-sum-exp for %s on %s with head size %d, using the chunked form", dtype, device, head_size
-    )
+    message = "AT-EDM: no fused log-sum-exp for %s on %s with head size %d, using the chunked form"
+    logger.info(message, dtype, device, head_size)
     return None
 
 

@@ -41,10 +41,7 @@ RankTokens = Callable[[PruneSettings, LayerAttention, tuple[int, int]], Tensor]
 
 
 def rank_tokens(settings: PruneSettings, attention: LayerAttention, grid: tuple[int, int]) -> Tensor:
-    """G-WPR scores over all heads, `[B, N]` float32, by the attention of one layer.
-
-    A ValueError says where cross-attention is to rank and was not given, or no attention is to rank.
-    """
+    """G-WPR scores `[B, N]` float32 over all heads; a ValueError where the attention that is to rank is not given."""
     if not settings.ranks_by_attention:
         raise ValueError(f"ranking is {settings.ranking!r}, which no attention is needed for: use rank_states")
     if settings.ranking == "cross-attention":
@@ -52,13 +49,9 @@ def rank_tokens(settings: PruneSettings, attention: LayerAttention, grid: tuple[
             raise ValueError("ranking is 'cross-attention', but no cross-attention queries and keys were given")
         return combine_heads(cross_gwpr(*attention.cross, iterations=settings.iterations))
     few = settings.voters == "lattice" and grid[0] * grid[1] > LATTICE_VOTERS
-    scores = gwpr(
-        attention.queries,
-        attention.keys,
-        iterations=settings.iterations,
-        row_log_sum=attention.row_log_sum,
-        voters=lattice_voters(grid, LATTICE_VOTERS) if few else None,
-    )
+    voters = lattice_voters(grid, LATTICE_VOTERS) if few else None
+    known = attention.row_log_sum
+    scores = gwpr(attention.queries, attention.keys, iterations=settings.iterations, row_log_sum=known, voters=voters)
     return combine_heads(scores)
 
 

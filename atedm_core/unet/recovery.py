@@ -1,7 +1,6 @@
 """Filling the dropped tokens in again: which kept token stands for a dropped one, and what it hands over.
 
 Of stand-ins that are equally similar, one beside the dropped token is taken where the grid is given, else the first.
-What needs a memory of earlier noise levels is in `temporal`.
 
 B samples, H heads, N tokens on a (height, width) grid, K kept, C channels, D head size.
 """
@@ -67,8 +66,7 @@ def recover(
 
     - `update`: their own state and their stand-in's change since pruning; `temporal` is the same for tokens of which
       nothing is remembered (`temporal.recover_with_own` is for the others).
-    - `copy` (the paper): their stand-in's state.
-    - `zero`: zero.
+    - `copy` (the paper): their stand-in's state; `zero`: zero.
     - `interpolate`: the mean of the nearest four kept states, weighted by inverse squared distance on the grid (Shepard
       1968), which is what interpolation is on scattered points.
 

@@ -3,7 +3,7 @@
 On smooth pictures hidden states share most of their direction: cosines lie so near to 1 that half precision has a
 handful of values for them all, and squared lengths in float16 overflow.
 
-B samples, M tokens compared with K candidates of the same float dtype, C channels.
+B samples, M tokens compared with K candidates of the same dtype, C channels; results are float32, float64 for float64.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ from ..log_sum_exp import HALF_DTYPES, chunk_rows
 
 
 def along_each(candidates: Tensor) -> Callable[[Tensor], Tensor]:
-    """From candidates `[B, K, C]`, what measures tokens along the direction of each: the cosine, times their length.
-
-    It takes tokens `[B, M, C]` and gives `[B, M, K]` float32 (float64 for float64).
-    """
+    """From candidates `[B, K, C]`, what takes tokens `[B, M, C]` to their cosines, times their length, `[B, M, K]`."""
     dtype = torch.promote_types(candidates.dtype, torch.float32)
     if _multiplies_into_float32(candidates.device, candidates.dtype):
         # The states go in as they are, since directions rounded to half precision would be off by more than they
@@ -33,10 +30,7 @@ def along_each(candidates: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def highest_cosine(tokens: Tensor, candidates: Tensor) -> Tensor:
-    """The cosine of every token `[B, M, C]` with the candidate `[B, K, C]` most like it, chunked over the tokens.
-
-    Returns `[B, M]` float32 (float64 for float64); 0 for tokens that are zero.
-    """
+    """The cosines `[B, M]` of tokens `[B, M, C]` with the candidates `[B, K, C]` most like them; 0 for a zero token."""
     along = along_each(candidates)
     half = tokens.dtype in HALF_DTYPES
     rows = tokens if half else torch.nn.functional.normalize(tokens, dim=-1)

@@ -94,11 +94,10 @@ def recover_with_own(
     trusted, adds its stand-in's change since pruning (recovery `update`). `start` `[B, N, C]` are the states from which
     remembered updates count, where that is not the pruning point.
     """
-    own_start = before if start is None else start
     change = after - subset.gather(before)
     fresh = change if start is None else after - subset.gather(start)
     usable = (own.known & is_trusted(subset, fresh, own).unsqueeze(1)).unsqueeze(-1)
-    filled = torch.where(usable, own_start + own.update, before + subset.expand(change))
+    filled = torch.where(usable, (before if start is None else start) + own.update, before + subset.expand(change))
     remembered = TokenUpdates(
         scatter_tokens(own.update, subset.keep_index, fresh),
         own.age.scatter(1, subset.keep_index, 0.0),
@@ -108,10 +107,7 @@ def recover_with_own(
 
 
 def is_trusted(subset: TokenSubset, fresh: Tensor, own: TokenUpdates) -> Tensor:
-    """Whether each sample's memory predicts `fresh` `[B, K, C]`, the kept tokens' true updates: `[B]` bool.
-
-    True where nothing remembered can be compared. Nothing is read back to the host.
-    """
+    """`[B]`, whether memory predicts the kept tokens' true updates `[B, K, C]`, or knows none of them to compare."""
     comparable = own.known.gather(1, subset.keep_index)
     error = (fresh - subset.gather(own.update)).float().square().sum(dim=-1)
     size = fresh.float().square().sum(dim=-1)
