@@ -1,10 +1,9 @@
 """Log-sum-exp attention on whatever fused kernel the device has, without ever building the attention map.
 
-A fused attention kernel computes, for every asking token, the log of the sum of its exponentiated logits over all
-answering tokens. That one number per asking token is all that map-free ranking needs (see `gwpr`). This module finds
-a kernel that returns it, and falls back to an exact form chunked over the asking tokens.
+A fused attention kernel computes one such number per query, which is all that map-free ranking needs (`unet.gwpr`).
+Where no kernel gives it out, an exact form chunked over the queries takes its place.
 
-Shapes, here and in `gwpr`: B samples, H heads, M asking tokens, N answering tokens, D head size.
+B samples, H heads, M queries, N keys, D head size.
 """
 
 from __future__ import annotations
@@ -18,11 +17,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from .checks import check_shape
+
 logger = logging.getLogger(__name__)
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 CHUNK_LOGITS = 1 << 22
-"""Logits the chunked form holds at once: 16 MiB in float32, which is well under any fused kernel's own inputs."""
+"""Logits or similarities held at once: 16 MiB in float32, which is well under any fused kernel's own inputs."""
 
 _HEAD_SIZE_MULTIPLE = 8
 _PROBE_TOLERANCE = 2e-2
@@ -33,29 +34,22 @@ K = TypeVar("K")
 
 
 def log_sum_exp(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Log-sum-exp of scaled dot-product attention logits, one value per query.
+    """`out[b, h, i] = log sum_j exp(queries[b, h, i] . keys[b, h, j] / sqrt(D) + bias[b, h, j])`.
 
-    `out[b, h, i] = log sum_j exp(queries[b, h, i] . keys[b, h, j] / sqrt(D) + bias[b, h, j])`
-
-    Args:
-        queries: `[B, H, M, D]`, any float dtype.
-        keys: `[B, H, N, D]`, same dtype and device, N >= 1.
-        bias: `[B, H, N]` float32, finite, added to the logits of each key; `None` adds nothing.
-
-    Returns:
-        `[B, H, M]` float32 (float64 for float64 inputs), natural logarithm.
-
-    Raises:
-        ValueError: the shapes do not fit together.
-
-    >>> q = torch.zeros(1, 1, 2, 8); k = torch.zeros(1, 1, 4, 8)
-    >>> log_sum_exp(q, k).exp().round().tolist()
-    [[[4.0, 4.0]]]
+    Queries `[B, H, M, D]` and keys `[B, H, N, D]`, N >= 1, are of one float dtype, the bias `[B, H, N]` is float32 and
+    finite. Gives `[B, H, M]` float32 (float64 for float64). A ValueError names shapes that do not fit together.
     """
-    _check_shapes(queries, keys, bias)
+    fits = queries.ndim == 4 and keys.ndim == 4 and queries.shape[:2] == keys.shape[:2]
+    if not fits or queries.shape[-1] != keys.shape[-1] or keys.shape[-2] < 1:
+        raise ValueError(
+            f"queries {tuple(queries.shape)} and keys {tuple(keys.shape)} do not fit together: "
+            "give [samples, heads, tokens, head size] with the same samples, heads and head size, and one key or more"
+        )
+    if bias is not None:
+        check_shape("bias", bias.shape, keys.shape[:-1], "key")
     scale = queries.shape[-1] ** -0.5
-    head_size = queries.shape[-1] + (0 if bias is None else _bias_dimensions(queries.dtype))
-    kernel = _try_out(_fused_kernel, queries, head_size)
+    bias_columns = 0 if bias is None else 2 if queries.dtype in HALF_DTYPES else 1
+    kernel = _try_out(_fused_kernel, queries, queries.shape[-1] + bias_columns)
     if kernel is None:
         return chunked_log_sum_exp(queries, keys, bias)
     if bias is not None:
@@ -64,33 +58,19 @@ def log_sum_exp(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Te
 
 
 def attention_with_log_sum_exp(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Attention and its log-sum-exp from one call of the kernel that PyTorch's own attention runs, where it gives it.
-
-    Args:
-        queries: `[B, H, M, D]`, any float dtype.
-        keys: `[B, H, N, D]`.
-        values: `[B, H, N, D]`.
-
-    Returns:
-        The attention `[B, H, M, D]` and the log-sum-exp `[B, H, M]` float32, or `None` where no kernel gives both.
-    """
+    """Attention `[B, H, M, D]` and its log-sum-exp in one call of PyTorch's own kernel, where that gives both."""
     kernel = _try_out(_attention_kernel, queries, queries.shape[-1])
     return None if kernel is None else kernel(queries, keys, values)
 
 
 def chunked_log_sum_exp(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The same as `log_sum_exp` with plain matrix products in at least float32, on any device.
-
-    Never holds more than about `CHUNK_LOGITS` logits (or the logits of one query, where that is more).
-    """
-    dtype = compute_dtype(queries.dtype)
+    """The same as `log_sum_exp` with plain matrix products in at least float32, on any device."""
+    dtype = torch.promote_types(queries.dtype, torch.float32)
     scale = queries.shape[-1] ** -0.5
     keys_transposed = keys.to(dtype).transpose(-1, -2)
-    samples, heads, asking, _ = queries.shape
-    chunk = max(1, CHUNK_LOGITS // max(1, samples * heads * keys.shape[-2]))
     parts = []
-    for start in range(0, asking, chunk):
-        logits = queries[:, :, start : start + chunk].to(dtype) @ keys_transposed
+    for part in queries.split(chunk_rows(keys[..., 0].numel()), dim=2):
+        logits = part.to(dtype) @ keys_transposed
         logits *= scale
         if bias is not None:
             logits += bias.to(dtype).unsqueeze(-2)
@@ -101,22 +81,14 @@ def chunked_log_sum_exp(queries: Tensor, keys: Tensor, bias: Tensor | None = Non
 def append_bias(queries: Tensor, keys: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Carry a bias per key in extra head dimensions, so that any kernel applies it without knowing of it.
 
-    The queries get a constant power of two, the keys the bias divided by that constant and the scale. In half
-    precision the key's part is split into a high and a low half over two dimensions, which keeps about twice the
-    mantissa: without that, a bias of -20 in bfloat16 is off by up to 6 % of the weight it stands for.
-
-    Args:
-        queries: `[B, H, M, D]`.
-        keys: `[B, H, N, D]`.
-        bias: `[B, H, N]` float32.
-        scale: what the kernel multiplies dot products with.
-
-    Returns:
-        Queries and keys with one (float32, float64) or two (half precision) further head dimensions.
+    The queries `[B, H, M, D]` get a constant power of two, the keys `[B, H, N, D]` the bias `[B, H, N]` float32 divided
+    by that constant and by `scale`, which the kernel multiplies dot products with. In half precision the key's part is
+    split into a high and a low half over two dimensions, which keeps about twice the mantissa: without that, a bias of
+    -20 in bfloat16 is off by up to 6 % of the weight it stands for.
     """
     # A power of two multiplies without rounding; the nearest to 1/scale keeps both factors far from overflow.
     constant = 2.0 ** round(math.log2(1.0 / scale))
-    part = (bias.to(compute_dtype(keys.dtype)) / (constant * scale)).unsqueeze(-1)
+    part = (bias.to(torch.promote_types(keys.dtype, torch.float32)) / (constant * scale)).unsqueeze(-1)
     high = part.to(keys.dtype)
     columns = [high]
     if keys.dtype in HALF_DTYPES:
@@ -125,27 +97,9 @@ def append_bias(queries: Tensor, keys: Tensor, bias: Tensor, scale: float) -> tu
     return torch.cat([queries, constants], dim=-1), torch.cat([keys, *columns], dim=-1)
 
 
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """In which logits and similarities are computed: at least float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _bias_dimensions(dtype: torch.dtype) -> int:
-    return 2 if dtype in HALF_DTYPES else 1
-
-
-def _check_shapes(queries: Tensor, keys: Tensor, bias: Tensor | None) -> None:
-    fits = queries.ndim == 4 and keys.ndim == 4 and queries.shape[:2] == keys.shape[:2]
-    if not fits or queries.shape[-1] != keys.shape[-1] or keys.shape[-2] < 1:
-        raise ValueError(
-            f"queries {tuple(queries.shape)} and keys {tuple(keys.shape)} do not fit together: "
-            "give [samples, heads, tokens, head size] with the same samples, heads and head size, and one key or more"
-        )
-    if bias is not None and bias.shape != keys.shape[:-1]:
-        raise ValueError(
-            f"bias {tuple(bias.shape)} does not fit keys {tuple(keys.shape)}: "
-            f"give one value per key, {tuple(keys.shape[:-1])}"
-        )
+def chunk_rows(row: int) -> int:
+    """How many rows of so many logits are computed at once: those that `CHUNK_LOGITS` allows, at least one."""
+    return max(1, CHUNK_LOGITS // max(1, row))
 
 
 def _pad_head(x: Tensor) -> Tensor:
@@ -178,13 +132,17 @@ def _cuda_cudnn(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
 
 
 def _cpu_attention(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    out = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(queries, keys, values)
-    return out[0], out[1]
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(queries, keys, values)[:2]
 
 
 def _cuda_attention(queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    out = torch.ops.aten._scaled_dot_product_flash_attention(queries, keys, values)
-    return out[0], out[1]
+    return torch.ops.aten._scaled_dot_product_flash_attention(queries, keys, values)[:2]
+
+
+def _candidates(device_type: str, dtype: torch.dtype) -> list[Kernel]:
+    if device_type == "cuda":
+        return [_cuda_flash, _cuda_efficient, _cuda_cudnn] if dtype in HALF_DTYPES else [_cuda_efficient]
+    return [_cpu_flash] if device_type == "cpu" else []
 
 
 def _try_out(find: Callable[..., K | None], queries: Tensor, head_size: int) -> K | None:
@@ -195,41 +153,29 @@ def _try_out(find: Callable[..., K | None], queries: Tensor, head_size: int) -> 
         return None
 
 
+# Trying beats knowing: which head sizes a kernel takes, and in which base it gives its logarithm, differs between
+# architectures, vendors and releases. What is found holds for a device, dtype and head size.
+@functools.cache
+def _fused_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> Kernel | None:
+    """The first kernel that runs and agrees with the chunked form."""
+    for kernel in _candidates(device.type, dtype):
+        if _agrees(kernel, device, dtype, head_size):
+            return kernel
+    message = "AT-EDM: no fused log-sum-exp for %s on %s with head size %d, using the chunked form"
+    logger.info(message, dtype, device, head_size)
+    return None
+
+
 @functools.cache
 def _attention_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> AttentionKernel | None:
-    """The fused attention op that returns its log-sum-exp, if it runs and agrees; tried once, as `_fused_kernel` is."""
+    """The fused attention op that gives out its log-sum-exp, if it runs and agrees."""
     if device.type == "cpu":
         kernel = _cpu_attention
     elif device.type == "cuda" and dtype in HALF_DTYPES and head_size % _HEAD_SIZE_MULTIPLE == 0:
         kernel = _cuda_attention
     else:
         return None
-    agrees = _agrees(lambda q, k, scale: kernel(q, k, k)[1], device, dtype, head_size)
-    return kernel if agrees else None
-
-
-def _candidates(device_type: str, dtype: torch.dtype) -> list[Kernel]:
-    if device_type == "cpu":
-        return [_cpu_flash]
-    if device_type == "cuda":
-        return [_cuda_flash, _cuda_efficient, _cuda_cudnn] if dtype in HALF_DTYPES else [_cuda_efficient]
-    return []
-
-
-@functools.cache
-def _fused_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> Kernel | None:
-    """The first kernel that runs and agrees with the chunked form, tried once per device, dtype and head size.
-
-    Trying beats knowing: which head sizes a kernel takes, and in which base it gives its logarithm, differs between
-    architectures, vendors and releases.
-    """
-    for kernel in _candidates(device.type, dtype):
-        if _agrees(kernel, device, dtype, head_size):
-            return kernel
-    logger.info(
-        "AT-EDM: no fused log-sum-exp for %s on %s with head size %d, using the chunked form", dtype, device, head_size
-    )
-    return None
+    return kernel if _agrees(lambda q, k, scale: kernel(q, k, k)[1], device, dtype, head_size) else None
 
 
 def _agrees(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_size: int) -> bool:

@@ -1,11 +1,11 @@
 """Which tokens stay, and which kept token stands for each dropped one: two index tensors, one gather each way.
 
-B samples, N tokens on the full grid, K kept tokens, C channels.
+B samples, N tokens on the full grid, K kept tokens, C channels; indices are int64. Of `scores` higher is better.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -14,13 +14,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenSubset:
-    """K of N tokens, the same number in every sample.
+    """K of N tokens, the same number in every sample: positions `keep_index` `[B, K]`, ascending.
 
-    Attributes:
-        keep_index: `[B, K]` int64, positions of the kept tokens, ascending.
-        drop_index: `[B, N - K]` int64, positions of the dropped tokens, ascending.
-        stand_ins: `[B, N - K]` int64 in [0, K), for each of `drop_index` the slot of the kept token that stands for
-            it; `None` for the nearest kept one in grid order.
+    So are those of the dropped ones, `drop_index` `[B, N - K]`. `stand_ins` `[B, N - K]` in [0, K) are the slots of the
+    kept tokens that stand for these; `None` for the nearest kept one in grid order.
     """
 
     keep_index: Tensor
@@ -39,30 +36,26 @@ class TokenSubset:
 
     @cached_property
     def source_index(self) -> Tensor:
-        """`[B, N]` int64 in [0, K): for every position the slot of the kept token that stands for it.
-
-        Kept tokens point to their own slot.
-        """
-        if self.stand_ins is None:
-            return _nearest_in_order(self.keep_index, self.total)
-        source = self.keep_index.new_empty(len(self.keep_index), self.total)
-        source.scatter_(1, self.keep_index, _positions(self.keep_index))
-        return source.scatter_(1, self.drop_index, self.stand_ins)
+        """`[B, N]` in [0, K): for every position the slot of its stand-in; kept tokens point to their own."""
+        positions = torch.arange(self.total, device=self.keep_index.device).expand(len(self.keep_index), -1)
+        if self.stand_ins is not None:
+            source = torch.empty_like(positions).scatter_(1, self.keep_index, positions[:, : self.kept])
+            return source.scatter_(1, self.drop_index, self.stand_ins)
+        after = torch.searchsorted(self.keep_index, positions.contiguous()).clamp_max(self.kept - 1)
+        before = (after - 1).clamp_min(0)
+        gap_after = (self.keep_index.gather(1, after) - positions).abs()
+        gap_before = (self.keep_index.gather(1, before) - positions).abs()
+        # The earlier one where two are equally near.
+        return torch.where(gap_after < gap_before, after, before)
 
     @classmethod
     def top(cls, scores: Tensor, keep: int, order: EvenOrder | None = None) -> TokenSubset:
-        """The `keep` best tokens of each sample, in grid order.
+        """The `keep` (1 to N) best tokens of each sample by `scores` `[B, N]`.
 
-        Args:
-            scores: `[B, N]`, higher is better.
-            keep: 1 to N.
-            order: of the grid, by which equal scores come; without it they go to the earlier position.
-
-        >>> TokenSubset.top(torch.tensor([[0.1, 0.4, 0.1, 0.4]]), 3).keep_index.tolist()
-        [[0, 1, 3]]
+        Equal scores come in the grid's `order`; without it they go to the earlier position. A ValueError names scores
+        of another shape and a number outside its range.
         """
-        _check_keep(scores, keep)
-        return cls.from_order(_best_first(scores, order), keep)
+        return cls.from_order(_best_first(scores, keep, order), keep)
 
     @classmethod
     def stratified(
@@ -71,23 +64,19 @@ class TokenSubset:
         """Coverage first, importance second: the best token of every cell, then the rest by global rank.
 
         Plain top-k piles the kept tokens up where attention piles up, and a dropped token then has no good stand-in.
-        Where `keep` is less than the number of cells, the best of the cells' best tokens stay.
-
-        Args:
-            scores: `[B, N]`, higher is better; equal scores come in the grid's even order.
-            keep: 1 to N.
-            grid: (height, width) in tokens; height * width must be N.
-            cell: edge of a square cell in tokens; cells at the right and lower edge may be smaller.
-            order: of the grid, made anew where it is not given.
-
-        >>> TokenSubset.stratified(torch.tensor([[9.0, 8.0, 7.0, 1.0]]), 2, (1, 4)).keep_index.tolist()
-        [[0, 2]]
+        Where `keep` is less than the number of cells, the best of the cells' best tokens stay. `grid` is (height,
+        width) in tokens, its `order` is made anew where it is not given. `cell` is the edge of a square cell in tokens;
+        those at the right and lower edge may be smaller. A ValueError names what does not fit, as in `top`.
         """
-        _check_keep(scores, keep)
-        _check_cells(scores, grid, cell)
-        tokens = scores.shape[1]
-        best_first = _best_first(scores, order or EvenOrder.of(grid, scores.device))
-        ranks = torch.empty_like(best_first).scatter_(1, best_first, _positions(best_first))
+        tokens = scores.shape[-1]
+        if grid[0] * grid[1] != tokens or cell < 1:
+            raise ValueError(
+                f"grid {grid[0]} x {grid[1]} with cells of {cell} does not fit {tokens} tokens: "
+                "height * width must be the number of tokens, and a cell's edge 1 or more"
+            )
+        best_first = _best_first(scores, keep, order or EvenOrder.of(grid, scores.device))
+        positions = torch.arange(tokens, device=scores.device).expand_as(best_first)
+        ranks = torch.empty_like(best_first).scatter_(1, best_first, positions)
         # Max pooling is the search for the best of every cell in one kernel, and tells where it was found. Ranks are
         # exact in float32 up to 4096 x 4096 tokens.
         planes = -ranks.float().unflatten(1, (1, *grid))
@@ -97,7 +86,7 @@ class TokenSubset:
 
     @classmethod
     def from_order(cls, order: Tensor, keep: int) -> TokenSubset:
-        """From positions `[B, N]` int64 in order of preference: the first `keep` stay."""
+        """From positions `[B, N]` in order of preference: the first `keep` stay."""
         return cls(order[:, :keep].sort(dim=1).values, order[:, keep:].sort(dim=1).values)
 
     @classmethod
@@ -115,10 +104,6 @@ class TokenSubset:
         slots = [None] * parts if self.stand_ins is None else self.stand_ins.chunk(parts)
         return [TokenSubset(*part) for part in zip(keep, drop, slots, strict=True)]
 
-    def with_stand_ins(self, slots: Tensor) -> TokenSubset:
-        """The same subset with other stand-ins: `slots` `[B, N - K]` int64 in [0, K), one for each of `drop_index`."""
-        return replace(self, stand_ins=slots)
-
     def gather(self, x: Tensor) -> Tensor:
         """The kept tokens of `x`: `[B, N, C]` -> `[B, K, C]`."""
         return gather_tokens(x, self.keep_index)
@@ -129,15 +114,18 @@ class TokenSubset:
 
 
 def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of `x` `[B, N, C]` at `index` `[B, K]` int64, per sample: `[B, K, C]`.
-
-    One `index_select` over the flattened rows: it copies whole rows, where `torch.gather` needs an index per element.
-    """
+    """Rows of `x` `[B, N, C]` at `index` `[B, K]`, per sample: `[B, K, C]`."""
+    # Selecting from the flattened rows copies whole rows, where `torch.gather` needs an index per element.
     samples, tokens, channels = x.shape
     if samples > 1:
         index = index + torch.arange(0, samples * tokens, tokens, device=index.device).unsqueeze(1)
     rows = x.reshape(samples * tokens, channels).index_select(0, index.flatten())
     return rows.view(samples, -1, channels)
+
+
+def scatter_tokens(x: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """`x` `[B, N, C]` with its rows at `index` `[B, K]` replaced by `rows` `[B, K, C]`."""
+    return x.scatter(1, index.unsqueeze(-1).expand_as(rows), rows)
 
 
 @dataclass(frozen=True)
@@ -146,10 +134,7 @@ class EvenOrder:
 
     It is that of Bayer's threshold matrix (Bayer 1973): the first half of the positions is a checkerboard, the first
     quarter a square lattice, and so on. It depends on the grid alone, so a run makes it once per grid and device.
-
-    Attributes:
-        scores: `[N]` float32 in (0, 1], higher comes first; no two are alike, up to 4096 x 4096 tokens.
-        positions: `[N]` int64, in that order.
+    `positions` `[N]` are in that order; `scores` `[N]` float32 in (0, 1] all differ, up to 4096 x 4096 tokens.
     """
 
     scores: Tensor
@@ -159,11 +144,7 @@ class EvenOrder:
     # Whoever makes it may be in inference mode, and whoever uses it later may not.
     @torch.inference_mode(False)
     def of(cls, grid: tuple[int, int], device: torch.device | None = None) -> EvenOrder:
-        """The order of a (height, width) grid, on `device`.
-
-        >>> EvenOrder.of((2, 4)).positions.tolist()
-        [0, 2, 5, 7, 1, 3, 4, 6]
-        """
+        """The order of a (height, width) grid: of 2 x 4 tokens the positions are 0, 2, 5, 7, 1, 3, 4, 6."""
         height, width = grid
         bits = max(1, (max(grid) - 1).bit_length())
         y = torch.arange(height, device=device).unsqueeze(1)
@@ -177,50 +158,19 @@ class EvenOrder:
 
 
 def kept_tokens(tokens: int, ratio: float) -> int:
-    """How many of `tokens` stay at a prune ratio in [0, 1): the nearest whole number, at least 1.
-
-    >>> kept_tokens(4096, 0.63), kept_tokens(3, 0.95), kept_tokens(7, 0.0)
-    (1516, 1, 7)
-    """
+    """How many of `tokens` stay at a prune ratio in [0, 1), else a ValueError: the nearest whole number, at least 1."""
     if not 0.0 <= ratio < 1.0:
         raise ValueError(f"ratio is {ratio}: give the share of tokens to drop, 0 or more and less than 1")
     return max(1, round(tokens * (1.0 - ratio)))
 
 
-def _check_keep(scores: Tensor, keep: int) -> None:
+def _best_first(scores: Tensor, keep: int, order: EvenOrder | None) -> Tensor:
+    """`[B, N]`, positions by descending score, of which `keep` can be taken."""
     if scores.ndim != 2 or not 1 <= keep <= scores.shape[1]:
         raise ValueError(
             f"cannot keep {keep} tokens by scores of shape {tuple(scores.shape)}: "
             "scores are [samples, tokens], and 1 to all tokens can stay"
         )
-
-
-def _check_cells(scores: Tensor, grid: tuple[int, int], cell: int) -> None:
-    height, width = grid
-    if height * width != scores.shape[1] or cell < 1:
-        raise ValueError(
-            f"grid {height} x {width} with cells of {cell} does not fit {scores.shape[1]} tokens: "
-            "height * width must be the number of tokens, and a cell's edge 1 or more"
-        )
-
-
-def _best_first(scores: Tensor, order: EvenOrder | None) -> Tensor:
-    """`[B, N]` int64, positions by descending score; equal ones by `order`, or else the earlier first."""
     if order is None:
         return scores.sort(dim=1, descending=True, stable=True).indices
     return order.positions[scores[:, order.positions].sort(dim=1, descending=True, stable=True).indices]
-
-
-def _positions(like: Tensor) -> Tensor:
-    return torch.arange(like.shape[1], device=like.device).expand_as(like)
-
-
-def _nearest_in_order(keep_index: Tensor, tokens: int) -> Tensor:
-    """`[B, N]`: the slot of the kept token nearest in grid order, the earlier one where two are equally near."""
-    samples, kept = keep_index.shape
-    positions = torch.arange(tokens, device=keep_index.device).expand(samples, tokens).contiguous()
-    after = torch.searchsorted(keep_index, positions).clamp_max(kept - 1)
-    before = (after - 1).clamp_min(0)
-    gap_after = (keep_index.gather(1, after) - positions).abs()
-    gap_before = (keep_index.gather(1, before) - positions).abs()
-    return torch.where(gap_after < gap_before, after, before)

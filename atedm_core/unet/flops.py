@@ -7,6 +7,7 @@ The pack's own work (ranking, gathering, filling) is not counted here; it is mea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ..tokens import kept_tokens
@@ -43,31 +44,22 @@ def block_flops(
     self_on_grid: bool = False,
     cross_on_grid: bool = False,
 ) -> int:
-    """One attention block on `tokens` tokens of one sample.
+    """One attention block of so many `tokens` on its full grid, of which so many are `kept`, by default all.
 
-    Args:
-        block: which block.
-        tokens: on its full grid.
-        kept: tokens left after pruning; `None` or `tokens` for a full block.
-        context_tokens: text tokens.
-        point: where the others are dropped; by default `prune_point(block.layers)`.
-        self_on_grid: self-attention runs on all tokens all the same, for a patch that needs to see them.
-        cross_on_grid: likewise for cross-attention.
+    The others are dropped at `point`, by default `prune_point(block.layers)`. Self-attention `on_grid` runs on all
+    tokens all the same, for a patch that needs to see them, and likewise cross-attention.
     """
     kept = tokens if kept is None else kept
     point = point or prune_point(block.layers)
-    in_first = tokens if point == "after first layer" else kept
-    self_in_first = kept if point == "block start" and not self_on_grid else tokens
 
-    def rest_of_layer(count: int) -> int:
-        asking = tokens if cross_on_grid else count
+    def layer(self_tokens: int, other_tokens: int) -> int:
+        self_tokens, asking = tokens if self_on_grid else self_tokens, tokens if cross_on_grid else other_tokens
         cross = cross_attention_flops(block.width, asking, block.context_width, context_tokens)
-        return cross + feed_forward_flops(block.width, count)
+        return self_attention_flops(block.width, self_tokens) + cross + feed_forward_flops(block.width, other_tokens)
 
-    first = self_attention_flops(block.width, self_in_first) + rest_of_layer(in_first)
-    later = self_attention_flops(block.width, tokens if self_on_grid else kept) + rest_of_layer(kept)
+    first = layer(kept if point == "block start" else tokens, tokens if point == "after first layer" else kept)
     projections = 2 * 2 * tokens * block.channels * block.width
-    return projections + first + (block.layers - 1) * later
+    return projections + first + (block.layers - 1) * layer(kept, kept)
 
 
 def unet_flops(
@@ -77,27 +69,16 @@ def unet_flops(
     *,
     context_tokens: int = CONTEXT_TOKENS,
     point: PrunePoint = "after first layer",
-    ranks: bool = False,
 ) -> int:
-    """One forward pass of the whole U-Net for one sample.
+    """One forward pass of the whole U-Net on a latent of (height, width), which is the picture's size over 8.
 
-    Args:
-        structure: of the model.
-        latent: (height, width) of the latent, which is the picture's size over 8.
-        ratio: share of tokens dropped in every attention block, or a function giving it per block.
-        context_tokens: text tokens.
-        point: where tokens are dropped, as far as that is possible (`prune_point`).
-        ranks: attention ranks the tokens in this pass.
+    `ratio` is the share of tokens dropped in every attention block, or a function giving it per block; they are dropped
+    at `point` as far as that is possible (`prune_point`).
     """
     total = 2 * structure.fixed_macs
-    for level, macs in enumerate(structure.other_macs):
-        height, width = structure.grid(level, latent)
-        total += 2 * macs * height * width
+    total += sum(2 * macs * math.prod(structure.grid(level, latent)) for level, macs in enumerate(structure.other_macs))
     for block in structure.blocks:
-        height, width = structure.grid(block.level, latent)
-        tokens = height * width
-        share = ratio(block) if callable(ratio) else ratio
-        kept = kept_tokens(tokens, share)
-        where = prune_point(block.layers, point, ranks=ranks)
-        total += block_flops(block, tokens, kept, context_tokens=context_tokens, point=where)
+        tokens = math.prod(structure.grid(block.level, latent))
+        kept = kept_tokens(tokens, ratio(block) if callable(ratio) else ratio)
+        total += block_flops(block, tokens, kept, context_tokens=context_tokens, point=prune_point(block.layers, point))
     return total

@@ -1,8 +1,8 @@
 """Generalized Weighted Page Rank (G-WPR) over attention, computed without the attention map.
 
 AT-EDM (Wang et al., CVPR 2024, section 3.2) reads the attention map A of a layer as a directed graph in which every
-token votes for the tokens it attends to, weighted by its own importance. The map is never built here. With
-`lse_i = log sum_j exp(q_i.k_j / sqrt(D))`, which fused attention computes anyway,
+token votes for the tokens it attends to, weighted by its own importance. As fused attention computes the log-sum-exp
+`lse_i = log sum_j exp(q_i.k_j / sqrt(D))` of every query anyway, and
 
     (A^T s)_j = sum_i s_i exp(q_i.k_j / sqrt(D) - lse_i),
 
@@ -10,7 +10,8 @@ so the logarithm of one iteration is the log-sum-exp of one fused attention call
 queries answer, and answer i carries the bias `log s_i - lse_i`. Everything stays in the log domain, so logits in the
 hundreds neither overflow nor vanish.
 
-Shapes: B samples, H heads, N tokens (M queries and N keys for cross-attention), D head size.
+B samples, H heads, N tokens (M queries and N keys for cross-attention), D head size. Scores are float32 (float64 for
+float64 inputs), and those of each head sum to 1.
 """
 
 from __future__ import annotations
@@ -22,7 +23,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..checks import check_shape
 from ..log_sum_exp import log_sum_exp
+
+
+class Lattice(NamedTuple):
+    """Every `stride`-th token in both directions of a (height, width) grid."""
+
+    grid: tuple[int, int]
+    stride: int
+
+
+def lattice_voters(grid: tuple[int, int], at_most: int) -> Lattice:
+    """About `at_most` tokens, by the smallest stride whose square times `at_most` covers the grid: 4 for 256 of 64²."""
+    return Lattice(grid, max(1, math.ceil(math.sqrt(grid[0] * grid[1] / at_most))))
 
 
 def gwpr(
@@ -34,39 +48,25 @@ def gwpr(
     row_log_sum: Tensor | None = None,
     voters: Lattice | None = None,
 ) -> Tensor:
-    """G-WPR scores of self-attention tokens, per head: `s <- A^T s` from the uniform vector.
+    """G-WPR scores `[B, H, N]` of self-attention tokens, per head: `s <- A^T s` from the uniform vector.
 
-    A is row-stochastic, so this is power iteration toward its stationary distribution and the sum of s stays 1.
+    A is row-stochastic, so this is power iteration toward its stationary distribution. Queries and keys are
+    `[B, H, N, D]` of one float dtype. A ValueError names shapes that do not fit, and iterations under 1.
 
     Args:
-        q: queries `[B, H, N, D]`, any float dtype.
-        k: keys `[B, H, N, D]`, same dtype and device.
         start: scores `[B, H, N]` to start from (a warm start), non-negative; uniform when `None`.
         iterations: 1 or more.
         row_log_sum: `[B, H, N]` float32, the log-sum-exp of every query's logits, where the layer's own attention
             gave it; it saves one of the two attention calls that a ranking takes.
         voters: the queries that vote, the same in every head; all when `None`. The cost falls with their number.
-
-    Returns:
-        `[B, H, N]` float32 (float64 for float64 inputs), each head's scores summing to 1.
-
-    Raises:
-        ValueError: the shapes do not fit, or `iterations` is under 1.
-
-    >>> q = torch.zeros(1, 1, 4, 8)
-    >>> gwpr(q, q).tolist()
-    [[[0.25, 0.25, 0.25, 0.25]]]
     """
     if q.shape != k.shape:
         raise ValueError(
             f"queries {tuple(q.shape)} and keys {tuple(k.shape)} differ: self-attention ranks the tokens it asks with; "
             "use cross_gwpr where queries and keys are different tokens"
         )
-    if row_log_sum is not None and row_log_sum.shape != q.shape[:-1]:
-        raise ValueError(
-            f"row_log_sum {tuple(row_log_sum.shape)} does not fit: give one value per query, {tuple(q.shape[:-1])}"
-        )
-    log_start = _log_start(start, q)
+    if row_log_sum is not None:
+        check_shape("row_log_sum", row_log_sum.shape, q.shape[:-1], "query")
     asking = _voting(q, voters)
     asking_log_sum = log_sum_exp(asking, k) if row_log_sum is None else _voting(row_log_sum, voters)
 
@@ -74,41 +74,14 @@ def gwpr(
         votes = log_scores if voters is None else _log_normalize(_voting(log_scores, voters))
         return log_sum_exp(k, asking, votes - asking_log_sum)
 
-    return _iterate(advance, log_start, iterations)
-
-
-class Lattice(NamedTuple):
-    """Every `stride`-th token in both directions of a (height, width) grid."""
-
-    grid: tuple[int, int]
-    stride: int
-
-
-def lattice_voters(grid: tuple[int, int], at_most: int) -> Lattice:
-    """A lattice of about `at_most` tokens, with the smallest stride whose square times `at_most` covers the grid.
-
-    >>> lattice_voters((64, 64), 256).stride
-    4
-    """
-    return Lattice(grid, max(1, math.ceil(math.sqrt(grid[0] * grid[1] / at_most))))
+    return _iterate(advance, start, q, iterations)
 
 
 def cross_gwpr(q: Tensor, k: Tensor, *, start: Tensor | None = None, iterations: int = 1) -> Tensor:
-    """G-WPR scores of the queries of a cross-attention map, per head: `s_K = A^T s_Q`, then `s_Q = A s_K`, normalised.
+    """G-WPR scores `[B, H, M]` of the queries of a cross-attention map: `s_K = A^T s_Q`, then `s_Q = A s_K`.
 
-    The generalized form on the bipartite graph of queries and keys (AT-EDM, section 3.2).
-
-    Args:
-        q: queries `[B, H, M, D]`, any float dtype.
-        k: keys `[B, H, N, D]`, same dtype and device; N may differ from M.
-        start: query scores `[B, H, M]` to start from, non-negative; uniform when `None`.
-        iterations: as in `gwpr`.
-
-    Returns:
-        `[B, H, M]` float32 (float64 for float64 inputs), each head's scores summing to 1.
-
-    Raises:
-        ValueError: the shapes do not fit, or `iterations` is under 1.
+    The generalized form on the bipartite graph of queries `[B, H, M, D]` and keys `[B, H, N, D]`, normalised; the
+    other arguments and errors are those of `gwpr`.
     """
     row_log_sum = log_sum_exp(q, k)
 
@@ -116,27 +89,24 @@ def cross_gwpr(q: Tensor, k: Tensor, *, start: Tensor | None = None, iterations:
         log_key_scores = log_sum_exp(k, q, log_scores - row_log_sum)
         return _log_normalize(log_sum_exp(q, k, log_key_scores) - row_log_sum)
 
-    return _iterate(advance, _log_start(start, q), iterations)
+    return _iterate(advance, start, q, iterations)
 
 
 def combine_heads(per_head: Tensor) -> Tensor:
-    """One score per token: the root mean square over heads, so that a head which is sure of a token is heard.
-
-    Args:
-        per_head: `[B, H, N]`.
-
-    Returns:
-        `[B, N]`, same dtype.
-
-    >>> combine_heads(torch.tensor([[[3.0], [4.0], [0.0], [0.0]]])).tolist()
-    [[2.5]]
-    """
+    """`[B, H, N]` -> `[B, N]`: the root mean square over heads, so that a head which is sure of a token is heard."""
     return per_head.square().mean(dim=1).sqrt()
 
 
-def _iterate(advance: Callable[[Tensor], Tensor], log_scores: Tensor, iterations: int) -> Tensor:
+def _iterate(advance: Callable[[Tensor], Tensor], start: Tensor | None, q: Tensor, iterations: int) -> Tensor:
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}: one or more are needed to rank tokens")
+    shape, dtype = q.shape[:-1], torch.promote_types(q.dtype, torch.float32)
+    if start is None:
+        log_scores = torch.full(shape, -math.log(shape[-1]), dtype=dtype, device=q.device)
+    else:
+        check_shape("start", start.shape, shape, "head and token")
+        # The smallest normal number stands for zero: its logarithm is finite, which a fused call's bias has to be.
+        log_scores = _log_normalize(start.to(dtype).clamp_min(torch.finfo(dtype).tiny).log())
     for _ in range(iterations):
         log_scores = advance(log_scores)
     # Rounding moves the sum by parts in a million per iteration; the result is a distribution exactly.
@@ -148,17 +118,6 @@ def _voting(x: Tensor, voters: Lattice | None) -> Tensor:
     if voters is None:
         return x
     return x.unflatten(2, voters.grid)[:, :, :: voters.stride, :: voters.stride].flatten(2, 3)
-
-
-def _log_start(start: Tensor | None, q: Tensor) -> Tensor:
-    shape = q.shape[:-1]
-    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    if start is None:
-        return torch.full(shape, -math.log(shape[-1]), dtype=dtype, device=q.device)
-    if start.shape != shape:
-        raise ValueError(f"start {tuple(start.shape)} does not fit: give one score per head and token, {tuple(shape)}")
-    # The smallest normal number stands for zero: its logarithm is finite, which the bias of a fused call has to be.
-    return _log_normalize(start.to(dtype).clamp_min(torch.finfo(dtype).tiny).log())
 
 
 def _log_normalize(log_scores: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """From attention or states to a token subset: rank, select, and choose stand-ins, as the settings say.
 
-B samples, H heads, N tokens, M text tokens, C channels, D head size.
+B samples, H heads, N tokens on a (height, width) grid, M text tokens, C channels, D head size.
 """
 
 from __future__ import annotations
@@ -24,13 +24,10 @@ QueriesKeys = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class LayerAttention:
-    """What a layer's attention showed.
+    """What a layer's attention showed: of self-attention queries and keys `[B, H, N, D]`.
 
-    Attributes:
-        queries: of its self-attention, `[B, H, N, D]`.
-        keys: `[B, H, N, D]`.
-        row_log_sum: `[B, H, N]` log-sum-exp of the self-attention's logits, where its kernel gave it.
-        cross: queries `[B, H, N, D]` and keys `[B, H, M, D]` of its cross-attention, needed to rank by it.
+    `row_log_sum` `[B, H, N]` is the log-sum-exp of its logits, where its kernel gave it; `cross` are queries
+    `[B, H, N, D]` and keys `[B, H, M, D]` of cross-attention, needed to rank by it.
     """
 
     queries: Tensor
@@ -44,46 +41,30 @@ RankTokens = Callable[[PruneSettings, LayerAttention, tuple[int, int]], Tensor]
 
 
 def rank_tokens(settings: PruneSettings, attention: LayerAttention, grid: tuple[int, int]) -> Tensor:
-    """G-WPR scores over all heads, `[B, N]` float32.
-
-    Args:
-        settings: how to rank.
-        attention: of the layer that ranks.
-        grid: (height, width) in tokens, height * width = N.
-
-    Raises:
-        ValueError: cross-attention is to rank and was not given, or no attention is to rank.
-    """
+    """G-WPR scores `[B, N]` float32 over all heads; a ValueError where the attention that is to rank is not given."""
     if not settings.ranks_by_attention:
         raise ValueError(f"ranking is {settings.ranking!r}, which no attention is needed for: use rank_states")
     if settings.ranking == "cross-attention":
         if attention.cross is None:
             raise ValueError("ranking is 'cross-attention', but no cross-attention queries and keys were given")
         return combine_heads(cross_gwpr(*attention.cross, iterations=settings.iterations))
-    voters = None
-    if settings.voters == "lattice" and grid[0] * grid[1] > LATTICE_VOTERS:
-        voters = lattice_voters(grid, LATTICE_VOTERS)
+    few = settings.voters == "lattice" and grid[0] * grid[1] > LATTICE_VOTERS
+    voters = lattice_voters(grid, LATTICE_VOTERS) if few else None
     known = attention.row_log_sum
-    return combine_heads(
-        gwpr(attention.queries, attention.keys, iterations=settings.iterations, row_log_sum=known, voters=voters)
-    )
+    scores = gwpr(attention.queries, attention.keys, iterations=settings.iterations, row_log_sum=known, voters=voters)
+    return combine_heads(scores)
 
 
 def rank_states(
     settings: PruneSettings, hidden: Tensor, grid: tuple[int, int], order: EvenOrder | None = None
 ) -> Tensor:
-    """Scores `[B, N]`, float32 (float64 for float64 states), of the rankings that need no attention.
+    """Scores `[B, N]` of the rankings that need no attention, by the states `[B, N, C]` at the pruning point.
 
-    Args:
-        settings: how to rank.
-        hidden: states `[B, N, C]` at the pruning point.
-        grid: (height, width) in tokens, height * width = N.
-        order: of the grid, made anew where it is not given.
+    They are float32 (float64 for float64 states). The grid's `order` is made anew where it is not given.
     """
-    order = order or EvenOrder.of(grid, hidden.device)
     if settings.ranking == "redundancy":
         return redundancy_scores(hidden, grid, order)
-    return order.scores.expand(hidden.shape[0], -1)
+    return (order or EvenOrder.of(grid, hidden.device)).scores.expand(len(hidden), -1)
 
 
 def select_tokens(
@@ -94,20 +75,15 @@ def select_tokens(
     age: Tensor | None = None,
     order: EvenOrder | None = None,
 ) -> TokenSubset:
-    """The tokens that stay; stand-ins are still to be chosen.
+    """The `keep` (1 to N) tokens that stay, by scores `[B, N]`; stand-ins are still to be chosen.
 
-    Args:
-        settings: how to choose.
-        scores: `[B, N]`.
-        keep: how many stay, 1 to N.
-        grid: (height, width) in tokens.
-        age: `[B, N]`, noise levels since each token's last update, where tokens are to take turns.
-        order: of the grid, by which equal scores come; made anew where it is not given.
+    `age` `[B, N]`, noise levels since each token's last update, is given where tokens are to take turns. Equal scores
+    come in the grid's `order`, which is made anew where it is not given.
     """
     order = order or EvenOrder.of(grid, scores.device)
+    covers_every_cell = age is None and not settings.ranks_by_attention
     if age is not None:
         scores = oldest_first(scores, age)
-    covers_every_cell = age is None and not settings.ranks_by_attention
     if settings.selection == "top-k" or covers_every_cell:
         return TokenSubset.top(scores, keep, order)
     return TokenSubset.stratified(scores, keep, grid, order=order)
@@ -120,14 +96,10 @@ def choose_stand_ins(
     hidden: Tensor,
     attention: LayerAttention | None,
 ) -> TokenSubset:
-    """The subset with the stand-ins that the settings ask for.
+    """The subset of N tokens with the stand-ins that the settings ask for.
 
-    Args:
-        settings: how to choose.
-        subset: of N tokens.
-        grid: (height, width) in tokens.
-        hidden: states `[B, N, C]` at the pruning point, compared by cosine stand-ins.
-        attention: of the layer that ranked; without it, as at a block's start, cosine takes the place of attention.
+    Stand-ins by cosine compare `hidden`, the states `[B, N, C]` at the pruning point. Without the ranking layer's
+    `attention`, as at a block's start, they take the place of stand-ins by attention.
     """
     if settings.recovery == "zero":
         return subset

@@ -25,17 +25,10 @@ MAX_RANK_INTERVAL = 20
 
 
 def prune_point(layers: int, wanted: PrunePoint = "after first layer", *, ranks: bool = False) -> PrunePoint:
-    """Where a block of so many layers drops its tokens: the point wanted, or the nearest one that is possible.
+    """Where a block of so many attention layers drops its tokens: the point wanted, or the nearest possible one.
 
-    After a block's only layer nothing is left to save, and attention that is to rank has to be run before it can.
-
-    Args:
-        layers: attention layers of the block.
-        wanted: the point asked for.
-        ranks: a ranking by attention is made in this very call, not taken from an earlier one.
-
-    >>> prune_point(10), prune_point(1), prune_point(10, "block start", ranks=True)
-    ('after first layer', 'inside first layer', 'inside first layer')
+    After a block's only layer nothing is left to save, and where attention `ranks` in this very call, it has to be run
+    before tokens can be dropped.
     """
     too_late = layers == 1 and wanted == "after first layer"
     too_early = ranks and wanted == "block start"
@@ -46,24 +39,20 @@ def prune_point(layers: int, wanted: PrunePoint = "after first layer", *, ranks:
 class PruneSettings:
     """How tokens are ranked, chosen and filled in again; how many is the schedule's business.
 
-    The defaults are those that came nearest to the unpruned picture in `docs/fidelity.md`.
+    The defaults came nearest to the unpruned picture in `docs/fidelity.md`. A ValueError names a value not offered.
 
     Attributes:
-        ranking: `redundancy` keeps the tokens that nothing near them resembles. `self-attention` is the paper's,
-            page rank over who attends to whom, and `cross-attention` its form for the prompt. With `none` tokens come
-            in an even order, which costs nothing.
+        ranking: `redundancy` keeps the tokens that nothing near them resembles; `self-attention` is the paper's page
+            rank, `cross-attention` its form for the prompt. With `none` tokens come in an even order at no cost.
         iterations: 1 to 20 rounds of page rank, where attention ranks.
         selection: where attention ranks, `stratified` keeps the best token of every 2 x 2 cell first; `top-k` is the
             paper's. The other rankings cover every cell by themselves, unless `temporal` tokens take turns.
         stand_in: which kept token stands for a dropped one; `attention` is the paper's.
         recovery: what it hands over before the next convolution; `copy` is the paper's. With `temporal` a dropped token
             takes its own last update instead, and which tokens are dropped rotates.
-        prune_from: where in an attention block tokens are dropped (`prune_point`). `after first layer` is the paper's.
+        prune_from: where in an attention block tokens are dropped (`prune_point`).
         rank_interval: 1 to 20, where attention ranks: at every n-th noise level, with the last ranking in between.
         voters: whose attention ranks in self-attention: `all` queries (the paper), or a regular `lattice` of about 256.
-
-    Raises:
-        ValueError: a value is none of those offered.
     """
 
     ranking: Ranking = "redundancy"
@@ -95,19 +84,14 @@ class PruneSettings:
         """Whether a layer's queries and keys can go once its self-attention has ranked the tokens."""
         return self.ranking == "self-attention" and self.stand_in != "attention"
 
-    def point(self, layers: int, *, remembered: bool) -> PrunePoint:
-        """Where a block of so many layers drops its tokens in one call.
-
-        Args:
-            layers: attention layers of the block.
-            remembered: an earlier ranking of the same tokens is used in the call.
-        """
-        return prune_point(layers, self.prune_from, ranks=self.ranks_by_attention and not remembered)
-
     @property
     def fresh_share(self) -> float:
         """Share of noise levels at which attention ranks the tokens anew, 0 to 1."""
         return 1.0 / self.rank_interval if self.ranks_by_attention else 0.0
+
+    def point(self, layers: int, *, remembered: bool) -> PrunePoint:
+        """`prune_point` of a block in one call, with an earlier ranking where that is `remembered`."""
+        return prune_point(layers, self.prune_from, ranks=self.ranks_by_attention and not remembered)
 
 
 DEFAULT_SETTINGS = PruneSettings()

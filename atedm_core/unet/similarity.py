@@ -3,7 +3,7 @@
 On smooth pictures hidden states share most of their direction: cosines lie so near to 1 that half precision has a
 handful of values for them all, and squared lengths in float16 overflow.
 
-B samples, M tokens compared with K candidates, C channels.
+B samples, M tokens compared with K candidates of the same dtype, C channels; results are float32, float64 for float64.
 """
 
 from __future__ import annotations
@@ -14,19 +14,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..log_sum_exp import HALF_DTYPES, compute_dtype
+from ..log_sum_exp import HALF_DTYPES, chunk_rows
 
 
 def along_each(candidates: Tensor) -> Callable[[Tensor], Tensor]:
-    """What measures tokens along the direction of each candidate: the cosine, times the token's own length.
-
-    Args:
-        candidates: `[B, K, C]`, any float dtype.
-
-    Returns:
-        A function from tokens `[B, M, C]` of the same dtype to `[B, M, K]` float32 (float64 for float64).
-    """
-    dtype = compute_dtype(candidates.dtype)
+    """From candidates `[B, K, C]`, what takes tokens `[B, M, C]` to their cosines, times their length, `[B, M, K]`."""
+    dtype = torch.promote_types(candidates.dtype, torch.float32)
     if _multiplies_into_float32(candidates.device, candidates.dtype):
         # The states go in as they are, since directions rounded to half precision would be off by more than they
         # differ.
@@ -36,21 +29,13 @@ def along_each(candidates: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda tokens: tokens.to(dtype) @ directions
 
 
-def highest_cosine(tokens: Tensor, candidates: Tensor, step: int) -> Tensor:
-    """The cosine of every token with the candidate most like it, `step` tokens at a time.
-
-    Args:
-        tokens: `[B, M, C]`, any float dtype.
-        candidates: `[B, K, C]`, same dtype.
-        step: 1 or more.
-
-    Returns:
-        `[B, M]` float32 (float64 for float64 tokens); 0 for tokens that are zero.
-    """
+def highest_cosine(tokens: Tensor, candidates: Tensor) -> Tensor:
+    """The cosines `[B, M]` of tokens `[B, M, C]` with the candidates `[B, K, C]` most like them; 0 for a zero token."""
     along = along_each(candidates)
     half = tokens.dtype in HALF_DTYPES
     rows = tokens if half else torch.nn.functional.normalize(tokens, dim=-1)
-    highest = torch.cat([along(part).amax(dim=-1) for part in rows.split(step, dim=1)], dim=1)
+    chunks = rows.split(chunk_rows(candidates[..., 0].numel()), dim=1)
+    highest = torch.cat([along(chunk).amax(dim=-1) for chunk in chunks], dim=1)
     return highest / _length(tokens) if half else highest
 
 

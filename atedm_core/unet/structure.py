@@ -19,16 +19,10 @@ LEVEL_NAMES = ("full", "half", "quarter", "eighth")
 class AttentionBlock:
     """One attention block (ComfyUI: `SpatialTransformer`) of a U-Net.
 
-    Attributes:
-        part: the side of the U-Net it sits on.
-        index: its number on that side, as ComfyUI counts.
-        level: how often the latent has been halved where it sits; 0 is the latent's own resolution.
-        layers: attention layers in it (self-attention, cross-attention, feed-forward each).
-        channels: of the feature map it reads and writes.
-        width: of the hidden states inside it (heads * head size).
-        heads: attention heads.
-        context_width: channels of a text token.
-        ends_stage: it is the first attention block of a down stage or the last of an up stage (DSAP's spared blocks).
+    It is number `index`, as ComfyUI counts, on the side `part`, where the latent has been halved `level` times, and has
+    so many `layers` of self-attention, cross-attention and feed-forward. The feature map it reads and writes has so
+    many `channels`, the hidden states inside it `width` (heads * head size), a text token `context_width`. Where it
+    `ends_stage`, DSAP spares it.
     """
 
     part: Part
@@ -49,12 +43,10 @@ class AttentionBlock:
 
 @dataclass(frozen=True)
 class UNetStructure:
-    """A U-Net as costs and schedules see it.
+    """A U-Net as costs and schedules see it: its attention blocks, in the order they run, and what is outside of them.
 
-    Attributes:
-        blocks: its attention blocks, in the order they run.
-        other_macs: multiply-adds per position outside attention blocks, one number per level.
-        fixed_macs: multiply-adds per sample that do not depend on the picture's size (embeddings).
+    `other_macs` are multiply-adds per position, one number per level, `fixed_macs` those per sample that do not depend
+    on the picture's size (embeddings).
     """
 
     blocks: tuple[AttentionBlock, ...]
@@ -63,19 +55,13 @@ class UNetStructure:
 
     def grid(self, level: int, latent: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in tokens at `level` for a latent of (height, width); halving rounds up."""
-        height, width = latent
-        for _ in range(level):
-            height, width = -(-height // 2), -(-width // 2)
-        return height, width
+        return -(-latent[0] // 2**level), -(-latent[1] // 2**level)
 
 
 def stage_ends(places: list[tuple[Part, int]]) -> list[bool]:
     """For attention blocks given as (part, level) in running order: which of them DSAP spares early.
 
     The first of each run of equal (part, level) on the input side, the last on the output side, none in the middle.
-
-    >>> stage_ends([("input", 1), ("input", 1), ("middle", 2), ("output", 1), ("output", 1)])
-    [True, False, False, False, True]
     """
     ends: list[bool] = []
     for (part, _), run in groupby(places):

@@ -1,14 +1,13 @@
 """Temporal recovery: a dropped token takes its own last update, and which tokens are dropped rotates.
 
-From one noise level to the next an attention block changes a token in nearly the same way, which is what step caches
-live on. So every token's update, its state at the block's end less its state where tokens are dropped, is remembered;
-a token that is dropped takes the one that it last received itself. What is remembered grows old, so the noise levels
-that a token has gone without are added to its score (staleness, after CAT Pruning, Cheng et al. 2025, arXiv
-2502.00433), and every token is kept again soon: within N / K levels, or four where each 2 x 2 cell keeps one.
+From one noise level to the next an attention block changes a token in nearly the same way. So every token's update, its
+state at the block's end less its state where tokens are dropped, is remembered. The noise levels that a token has gone
+without are added to its score (staleness, after CAT Pruning, Cheng et al. 2025, arXiv 2502.00433), so that it is kept
+again soon: within N / K levels, or four where each 2 x 2 cell keeps one.
 
-Whether a memory is worth using shows on the tokens that are kept: of those both the remembered update and the true one
-are known. Where the two are far apart, as in the first steps, after a jump to another noise level, or if the memory is
-of another picture, dropped tokens take their stand-in's update instead.
+Whether a memory is worth using shows on the tokens that are kept: where their remembered updates and the true ones are
+far apart, as in the first steps, after a jump to another noise level, or if the memory is of another picture, dropped
+tokens take their stand-in's update instead.
 
 B samples, N tokens on the full grid, K kept, C channels.
 """
@@ -20,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..tokens import TokenSubset
+from ..tokens import TokenSubset, scatter_tokens
 
 TRUSTED_ERROR = 0.15
 """A sample's memory is used while its squared error over the kept tokens is at most this share of their squared
@@ -29,14 +28,10 @@ updates; how it was chosen is in `docs/fidelity.md`."""
 
 @dataclass(frozen=True)
 class TokenUpdates:
-    """The last update of every token, and how old it is.
+    """The last `update` `[B, N, C]` of every token, of when it was last kept, and how old that is.
 
-    Attributes:
-        update: `[B, N, C]`, state at the end of the block less state at the pruning point, when the token was last
-            kept; without meaning where `known` is false.
-        age: `[B, N]` float32, noise levels since then; a token that was never kept counts as if it had been kept just
-            before the first level seen.
-        known: `[B, N]` bool, whether the token was ever kept.
+    `age` `[B, N]` float32 is in noise levels; a token that was never kept counts as if it had been kept just before the
+    first level seen, and its update means nothing: `known` `[B, N]` bool is false.
     """
 
     update: Tensor
@@ -45,12 +40,7 @@ class TokenUpdates:
 
     @classmethod
     def of_all(cls, before: Tensor, after: Tensor) -> TokenUpdates:
-        """From a pass of the block on all tokens.
-
-        Args:
-            before: `[B, N, C]`, states at the pruning point.
-            after: `[B, N, C]`, states at the end.
-        """
+        """From a pass of the block on all tokens: their states `[B, N, C]` at the pruning point and at the end."""
         age = torch.zeros(before.shape[:2], device=before.device)
         return cls(after - before, age, torch.ones_like(age, dtype=torch.bool))
 
@@ -86,17 +76,8 @@ def oldest_first(scores: Tensor, age: Tensor) -> Tensor:
     """Scores by which tokens take turns: whoever has gone without for longest, and of those the most important.
 
     A score counts for less than one noise level of age, however much it stands out: attention sinks, whose scores are
-    a hundred times the average, would otherwise keep their neighbours out for the whole run.
-
-    Args:
-        scores: `[B, N]`, not negative.
-        age: `[B, N]`, whole noise levels since each token's last update.
-
-    Returns:
-        `[B, N]`, in the dtype of `scores`.
-
-    >>> oldest_first(torch.tensor([[3.0, 1.0, 1.0, 3.0]]), torch.tensor([[1.0, 1.0, 2.0, 2.0]])).tolist()
-    [[0.6000000238418579, 0.3333333432674408, 1.3333333730697632, 1.600000023841858]]
+    a hundred times the average, would otherwise keep their neighbours out for the whole run. Scores `[B, N]`, not
+    negative, keep their dtype; `age` `[B, N]` is in whole noise levels since each token's last update.
     """
     middle = scores.mean(dim=1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
     neglect = (age - age.amin(dim=1, keepdim=True)).to(scores.dtype)
@@ -106,45 +87,27 @@ def oldest_first(scores: Tensor, age: Tensor) -> Tensor:
 def recover_with_own(
     subset: TokenSubset, before: Tensor, after: Tensor, own: TokenUpdates, start: Tensor | None = None
 ) -> tuple[Tensor, TokenUpdates]:
-    """The full grid again: kept tokens as they came out, dropped ones with their own last update.
+    """The full grid `[B, N, C]` again, and what to remember: `own` with the kept tokens' updates in it, their age 0.
 
-    A dropped token that has none, and every one of a sample whose memory is not to be trusted, adds its stand-in's
-    change since pruning to its own state (recovery `update`).
-
-    Args:
-        subset: of N tokens.
-        before: `[B, N, C]`, all states at the pruning point.
-        after: `[B, K, C]`, the kept tokens' states at the end.
-        own: what is remembered of all N tokens.
-        start: `[B, N, C]`, the states from which remembered updates count, where that is not the pruning point.
-
-    Returns:
-        `[B, N, C]`, and what to remember: `own` with the kept tokens' updates in it, their age 0.
+    Kept tokens are as they came out, `after` `[B, K, C]`; dropped ones add their own last update to their state
+    `before` `[B, N, C]`, at the pruning point. One that has none, and every one of a sample whose memory is not to be
+    trusted, adds its stand-in's change since pruning (recovery `update`). `start` `[B, N, C]` are the states from which
+    remembered updates count, where that is not the pruning point.
     """
-    index = subset.keep_index.unsqueeze(-1).expand(-1, -1, after.shape[-1])
-    own_start = before if start is None else start
     change = after - subset.gather(before)
     fresh = change if start is None else after - subset.gather(start)
     usable = (own.known & is_trusted(subset, fresh, own).unsqueeze(1)).unsqueeze(-1)
-    filled = torch.where(usable, own_start + own.update, before + subset.expand(change))
+    filled = torch.where(usable, (before if start is None else start) + own.update, before + subset.expand(change))
     remembered = TokenUpdates(
-        own.update.scatter(1, index, fresh),
+        scatter_tokens(own.update, subset.keep_index, fresh),
         own.age.scatter(1, subset.keep_index, 0.0),
         own.known.scatter(1, subset.keep_index, True),
     )
-    return filled.scatter(1, index, after), remembered
+    return scatter_tokens(filled, subset.keep_index, after), remembered
 
 
 def is_trusted(subset: TokenSubset, fresh: Tensor, own: TokenUpdates) -> Tensor:
-    """Whether each sample's memory predicts the updates of the tokens that were kept, `[B]` bool.
-
-    True where nothing remembered can be compared. Nothing is read back to the host.
-
-    Args:
-        subset: of N tokens.
-        fresh: `[B, K, C]`, the kept tokens' true updates.
-        own: what is remembered of all N tokens.
-    """
+    """`[B]`, whether memory predicts the kept tokens' true updates `[B, K, C]`, or knows none of them to compare."""
     comparable = own.known.gather(1, subset.keep_index)
     error = (fresh - subset.gather(own.update)).float().square().sum(dim=-1)
     size = fresh.float().square().sum(dim=-1)

@@ -22,7 +22,7 @@ def subset_of(keep: int = 11, samples: int = 2) -> TokenSubset:
 
 
 def small_chunks(monkeypatch, size: int) -> None:
-    monkeypatch.setattr(recovery, "CHUNK_LOGITS", size)
+    monkeypatch.setattr(fused, "CHUNK_LOGITS", size)
 
 
 @pytest.mark.parametrize("chunk", [1, 50, fused.CHUNK_LOGITS])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -108,7 +110,8 @@ def test_dropped_tokens_start_with_the_nearest_kept_in_order():
 
 
 def test_other_stand_ins_leave_kept_tokens_alone():
-    subset = TokenSubset.top(torch.tensor([[3.0, 0.0, 2.0, 0.0]]), 2).with_stand_ins(torch.tensor([[1, 0]]))
+    top = TokenSubset.top(torch.tensor([[3.0, 0.0, 2.0, 0.0]]), 2)
+    subset = replace(top, stand_ins=torch.tensor([[1, 0]]))
     assert subset.source_index.tolist() == [[0, 1, 1, 0]]
 
 
