@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from ...report.record import RunRecord
-from .workflow import contains, running_node, signature, upstream
+from .workflow import running_node, signature, upstream
 
 MOST = 16
 """How many runs are kept. The oldest goes."""
@@ -31,7 +31,7 @@ _finished: deque[Finished] = deque(maxlen=MOST)
 def report_is_wanted() -> bool:
     """Whether a report node is in the workflow that is being executed."""
     running = running_node()
-    return running is not None and contains(running[0], "ATEDMReport")
+    return running is not None and any(node.get("class_type") == "ATEDMReport" for node in running[0].values())
 
 
 def keep_record(method: object, record: RunRecord) -> None:

@@ -30,11 +30,6 @@ def running_node() -> tuple[Workflow, str] | None:
     return state.dynprompt.get_original_prompt(), state.dynprompt.get_real_node_id(context.node_id)
 
 
-def contains(workflow: Workflow, node_type: str) -> bool:
-    """Whether a node of this type is in the workflow."""
-    return any(node.get("class_type") == node_type for node in workflow.values())
-
-
 def signature(workflow: Workflow, node: str, known: dict[str, str] | None = None) -> str:
     """The digest of a node and of all it depends on. `known` holds those made already.
 
@@ -58,7 +53,7 @@ def signature(workflow: Workflow, node: str, known: dict[str, str] | None = None
 def upstream(workflow: Workflow, node: str, name: str) -> Iterator[str]:
     """Signatures of the nodes that an input depends on, the nearest first."""
     known: dict[str, str] = {}
-    waiting = [_inputs(workflow, node).get(name)]
+    waiting: list[Any] = [_inputs(workflow, node).get(name)]
     seen: set[str] = set()
     while waiting:
         link = waiting.pop(0)
