@@ -46,7 +46,7 @@ def attention_block_handler(
 
 @dataclass(frozen=True)
 class _Call:
-    """One attention block in one model call: for every of the `uuids` as many samples, for every layer a context."""
+    """One attention block in one model call: `samples` for each of the conditions, one of `contexts` for each layer."""
 
     run: PruneRun
     block: AttentionBlock
@@ -121,6 +121,7 @@ def _prune(call: _Call, layers: Any, hidden: Tensor, keep: int) -> Tensor:
 
 
 def _prune_together(call: _Call, layers: Any, hidden: Tensor, keep: int, remembered: Ranking | None) -> Tensor:
+    """The same for conditions that run together; what there is to remember of them and to tell is passed on."""
     run, block, options, settings = call.run, call.block, call.options, call.run.method.settings
     slots = call.slots(hidden)
     rows = zip(slots, hidden.chunk(len(slots)), strict=True) if slots else ()

@@ -26,7 +26,6 @@ class PruningPass:
         remembered: an earlier ranking of the same conditions that still serves.
         updates: what is remembered of the tokens for temporal recovery, with this call's updates once `run` has
             returned; `None` where nothing is.
-        rank: ranks tokens where attention ranks.
         scores: `[B, N]` of the ranking made in this call, or remembered.
         point: where tokens are dropped in this call.
     """

@@ -64,8 +64,8 @@ class PruneRun:
     """State of one run.
 
     Attributes:
-        tallies: what each (condition uuid, block name) spent; the sum over conditions by (progress, block name) is in
-            `timeline`.
+        tallies: what was spent, by (condition uuid, block name).
+        timeline: the same by (progress, block name).
         points: how often blocks dropped their tokens at each pruning point, counted once for every condition.
         maps: counts the tokens that each block kept, if somebody wants to know.
     """

@@ -14,7 +14,7 @@ from ..host.kept_counts import KeptCounts
 class TokenMaps:
     """Counts in how many model calls each block kept each token of a picture whose latent is (height, width).
 
-    A call on a part of the picture has a token grid of its own. `parts` counts those that pruned.
+    A call on a part of the picture has a token grid of its own and is left out; `parts` is how many of them pruned.
     """
 
     def __init__(self, structure: UNetStructure, latent: tuple[int, int]) -> None:
