@@ -1,7 +1,7 @@
 """The last few runs that finished, for whoever asks after the fact which of them made a result.
 
-A short list for the whole process, of plain numbers and small maps: not on the MODEL, which ComfyUI caches and
-others clone, and not on modules.
+A short list for the whole process, of plain numbers and small maps: not on the MODEL, which ComfyUI caches and others
+clone, and not on modules.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from collections import deque
 from dataclasses import dataclass
 
 from ...report.record import RunRecord
-from .workflow import contains, running_node, signature, upstream
+from .workflow import running_node, signature, upstream
 
 MOST = 16
 """How many runs are kept. The oldest goes."""
-
-REPORT_NODE = "ATEDMReport"
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ _finished: deque[Finished] = deque(maxlen=MOST)
 def report_is_wanted() -> bool:
     """Whether a report node is in the workflow that is being executed."""
     running = running_node()
-    return running is not None and contains(running[0], REPORT_NODE)
+    return running is not None and any(node.get("class_type") == "ATEDMReport" for node in running[0].values())
 
 
 def keep_record(method: object, record: RunRecord) -> None:
@@ -43,15 +41,10 @@ def keep_record(method: object, record: RunRecord) -> None:
 
 
 def find_record(method: object, result_input: str) -> tuple[RunRecord | None, bool]:
-    """The run of a patched model that made what is connected to an input of the node that is running.
+    """The run of a patched model that made what is connected to an input of the running node, and whether it surely is.
 
-    Args:
-        method: of the patched model.
-        result_input: name of the input.
-
-    Returns:
-        The record, and whether it is known to be that one. Where the result cannot be traced to a sampler, as when
-        it came from a file, it is the model's last run, and `False`. Without a run, `None`.
+    Where the result cannot be traced to a sampler, as when it came from a file, it is the model's last run, and
+    `False`. Without a run, `None`.
     """
     runs = [run for run in reversed(_finished) if run.method == method]
     running = running_node()
@@ -67,8 +60,8 @@ def find_record(method: object, result_input: str) -> tuple[RunRecord | None, bo
 
 def find_baseline(record: RunRecord) -> RunRecord | None:
     """The last run of a model of the same structure that did the same work and pruned nothing."""
-    others = (run.record for run in reversed(_finished) if not run.record.pruned)
-    return next((other for other in others if record.is_like(other)), None)
+    runs = (run.record for run in reversed(_finished))
+    return next((run for run in runs if not run.pruned and record.is_like(run)), None)
 
 
 def forget_all() -> None:

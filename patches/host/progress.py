@@ -29,18 +29,15 @@ def progress_of(sigma: float, percent_to_sigma: Callable[[float], float], landma
     low, high = (landmark, 1.0) if reached(landmark) else (0.0, landmark)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if reached(middle):
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if reached(middle) else (low, middle)
     return low
 
 
 def percent_to_sigma_on_cpu(model_sampling: Any) -> Callable[[float], float]:
     """A model's `percent_to_sigma`, of a copy on the CPU.
 
-    It is asked a dozen times for every noise level. A loaded model's tables lie on the GPU, and every answer read back
-    from there makes the GPU wait.
+    It is asked a dozen times for every noise level, and every answer read back from a loaded model's tables on the GPU
+    makes the GPU wait.
     """
     if isinstance(model_sampling, nn.Module):
         model_sampling = copy.deepcopy(model_sampling).to("cpu")

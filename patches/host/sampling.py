@@ -31,12 +31,7 @@ class SamplingClock:
 
 
 def work_of(guider: Any, sampler: Any) -> tuple[str, ...]:
-    """What decides how long a step takes besides the model and the picture's size.
-
-    Args:
-        guider: of the run, before anything is added to its options for this run.
-        sampler: of the run.
-    """
+    """What decides how long a step takes besides the model and the picture's size, before the run adds its own."""
     function = getattr(sampler, "sampler_function", sampler)
     conditions = {name: len(given) for name, given in getattr(guider, "conds", {}).items()}
     wrappers = guider.model_options.get("transformer_options", {}).get("wrappers", {})

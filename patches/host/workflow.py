@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from comfy_execution.graph_utils import is_link
@@ -30,11 +30,6 @@ def running_node() -> tuple[Workflow, str] | None:
     return state.dynprompt.get_original_prompt(), state.dynprompt.get_real_node_id(context.node_id)
 
 
-def contains(workflow: Workflow, node_type: str) -> bool:
-    """Whether a node of this type is in the workflow."""
-    return any(node.get("class_type") == node_type for node in workflow.values())
-
-
 def signature(workflow: Workflow, node: str, known: dict[str, str] | None = None) -> str:
     """The digest of a node and of all it depends on. `known` holds those made already.
 
@@ -44,41 +39,40 @@ def signature(workflow: Workflow, node: str, known: dict[str, str] | None = None
     waiting, entered = [node], set()
     while waiting:
         name = waiting[-1]
-        inputs = workflow.get(name, {}).get("inputs", {})
-        missing = [source for source in _sources(inputs.values()) if source not in known and source not in entered]
-        if name not in known and missing:
-            entered.add(name)
-            waiting += missing
-            continue
-        waiting.pop()
-        if name not in known:
-            known[name] = _digest(workflow.get(name, {}), known)
+        entered.add(name)
+        sources = [str(value[0]) for value in _inputs(workflow, name).values() if is_link(value)]
+        missing = [source for source in sources if source not in known and source not in entered]
+        waiting += missing
+        if not missing:
+            waiting.pop()
+            if name not in known:
+                known[name] = _digest(workflow, name, known)
     return known[node]
-
-
-def _sources(values: Iterable[Any]) -> Iterator[str]:
-    return (str(value[0]) for value in values if is_link(value))
-
-
-def _digest(node: Mapping[str, Any], known: Mapping[str, str]) -> str:
-    inputs = {
-        name: ["link", known.get(str(value[0])), value[1]] if is_link(value) else value
-        for name, value in node.get("inputs", {}).items()
-    }
-    text = json.dumps([node.get("class_type"), inputs], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def upstream(workflow: Workflow, node: str, name: str) -> Iterator[str]:
     """Signatures of the nodes that an input depends on, the nearest first."""
     known: dict[str, str] = {}
-    waiting = [workflow.get(node, {}).get("inputs", {}).get(name)]
+    waiting: list[Any] = [_inputs(workflow, node).get(name)]
     seen: set[str] = set()
     while waiting:
         link = waiting.pop(0)
-        if not is_link(link) or str(link[0]) in seen:
-            continue
-        source = str(link[0])
-        seen.add(source)
-        yield signature(workflow, source, known)
-        waiting += workflow.get(source, {}).get("inputs", {}).values()
+        if is_link(link) and str(link[0]) not in seen:
+            source = str(link[0])
+            seen.add(source)
+            yield signature(workflow, source, known)
+            waiting += _inputs(workflow, source).values()
+
+
+def _inputs(workflow: Workflow, node: str) -> Mapping[str, Any]:
+    inputs: Mapping[str, Any] = workflow.get(node, {}).get("inputs", {})
+    return inputs
+
+
+def _digest(workflow: Workflow, node: str, known: Mapping[str, str]) -> str:
+    inputs = {
+        name: ["link", known.get(str(value[0])), value[1]] if is_link(value) else value
+        for name, value in _inputs(workflow, node).items()
+    }
+    text = json.dumps([workflow.get(node, {}).get("class_type"), inputs], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -25,9 +25,7 @@ class AttentionView:
     """
 
     def __init__(self, layer: Any, hidden: Tensor, context: Tensor | None, cross: bool) -> None:
-        self._layer = layer
-        self._hidden = hidden
-        self._context = context
+        self._layer, self._hidden, self._context = layer, hidden, context
         self._wants_cross = cross
         self._past_self = False
         self._after_self: Tensor | None = None
@@ -51,17 +49,20 @@ class AttentionView:
 
     def attention(self) -> LayerAttention:
         """What was seen, the rest projected afresh; the view lets go of it, since the layer may still be running."""
-        queries, keys = self._self or self._project_self()
-        cross = (self._cross or self._project_cross()) if self._wants_cross else None
+        layer, cross = self._layer, self._cross
+        queries, keys = self._self or self._project(layer.attn1, layer.norm1(self._hidden))
+        if self._wants_cross and cross is None:
+            cross = self._project(layer.attn2, layer.norm2(self._after_self), self._context)
         row_log_sum, self._row_log_sum, self._self, self._cross = self._row_log_sum, None, None, None
         return LayerAttention(queries, keys, row_log_sum, cross)
 
     def _see(self, queries: Tensor, keys: Tensor) -> None:
-        on_grid = queries.shape == (*self._hidden.shape[:2], self._layer.n_heads * self._layer.d_head)
+        if queries.shape != (*self._hidden.shape[:2], self._layer.n_heads * self._layer.d_head):
+            return
         if not self._past_self:
-            if self._self is None and on_grid and keys.shape == queries.shape:
+            if self._self is None and keys.shape == queries.shape:
                 self._self = self._split(queries), self._split(keys)
-        elif self._wants_cross and self._cross is None and on_grid and keys.shape[0] == queries.shape[0]:
+        elif self._wants_cross and self._cross is None and keys.shape[0] == queries.shape[0]:
             self._cross = self._split(queries), self._split(keys)
 
     def _attend(self, attention: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Any) -> Tensor | None:
@@ -69,12 +70,11 @@ class AttentionView:
 
         Only in the place of ComfyUI's call to PyTorch's own attention, whose kernel this is.
         """
-        if attention not in _PYTORCH_ATTENTION or self._past_self:
+        if attention not in _PYTORCH_ATTENTION or self._past_self or self._self is None or len(args) != 4:
             return None
-        plain = self._self is not None and self._row_log_sum is None and len(args) == 4 and kwargs.get("mask") is None
-        if not plain or kwargs.get("skip_reshape") or kwargs.get("skip_output_reshape") or "scale" in kwargs:
+        plain = self._row_log_sum is None and kwargs.get("mask") is None and "scale" not in kwargs
+        if not plain or kwargs.get("skip_reshape") or kwargs.get("skip_output_reshape"):
             return None
-        assert self._self is not None
         if args[0].shape != self._hidden.shape or args[2].shape != args[1].shape:
             return None
         done = attention_with_log_sum_exp(*self._self, self._split(args[2]))
@@ -88,13 +88,8 @@ class AttentionView:
         self._after_self = hidden if self._wants_cross else None
         return hidden
 
-    def _project_self(self) -> QueriesKeys:
-        attention, hidden = self._layer.attn1, self._layer.norm1(self._hidden)
-        return self._split(attention.to_q(hidden)), self._split(attention.to_k(hidden))
-
-    def _project_cross(self) -> QueriesKeys:
-        attention, hidden = self._layer.attn2, self._layer.norm2(self._after_self)
-        return self._split(attention.to_q(hidden)), self._split(attention.to_k(self._context))
+    def _project(self, attention: Any, hidden: Tensor, context: Tensor | None = None) -> QueriesKeys:
+        return self._split(attention.to_q(hidden)), self._split(attention.to_k(hidden if context is None else context))
 
     def _split(self, projected: Tensor) -> Tensor:
         return projected.unflatten(-1, (self._layer.n_heads, self._layer.d_head)).transpose(1, 2)

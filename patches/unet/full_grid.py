@@ -21,31 +21,38 @@ Options = dict[str, Any]
 class TokenGrid:
     """The tokens of one attention block in one model call: all of them until `subset` is set.
 
-    Kept as one small object, so that a layer's brackets can be in place before the tokens are chosen in it.
+    An object, so that a layer's brackets can be in place before the tokens are chosen in it. Its methods are patches as
+    the host calls them.
     """
 
     def __init__(self) -> None:
         self.subset: TokenSubset | None = None
 
-    def expand(self, hidden: Tensor) -> Tensor:
+    def expand(self, hidden: Tensor, extra_options: Options | None = None) -> Tensor:
         """Kept tokens `[B, K, C]` to the full grid; anything else as it is."""
         subset = self.subset
         return subset.expand(hidden) if subset is not None and hidden.shape[1] == subset.kept else hidden
 
-    def gather(self, hidden: Tensor) -> Tensor:
+    def gather(self, hidden: Tensor, extra_options: Options | None = None) -> Tensor:
         """The full grid `[B, N, C]` to the kept tokens; anything else as it is."""
         subset = self.subset
         return subset.gather(hidden) if subset is not None and hidden.shape[1] == subset.total else hidden
 
+    def expand_inputs(
+        self, hidden: Tensor, context: Tensor, value: Tensor, extra_options: Options
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What an attention gets: in self-attention the host hands over one tensor three times, expanded once."""
+        full = self.expand(hidden)
+        return full, full if context is hidden else context, full if value is hidden else value
 
-def touches_self_attention(options: Options, layer: int) -> bool:
-    """Whether a foreign patch acts on this layer's self-attention."""
-    return _has(options, "attn1_patch", "attn1_output_patch") or _replaces(options, "attn1", layer)
 
-
-def touches_cross_attention(options: Options, layer: int) -> bool:
-    """Whether a foreign patch acts on this layer's cross-attention."""
-    return _has(options, "attn2_patch", "attn2_output_patch") or _replaces(options, "attn2", layer)
+def touches(options: Options, attention: str, layer: int) -> bool:
+    """Whether a foreign patch acts on this layer's self-attention (`attn1`) or cross-attention (`attn2`)."""
+    patches = options.get("patches", {})
+    # The host looks a replacement up by (part, number, layer) first, then by (part, number).
+    replaced, block = options.get("patches_replace", {}).get(attention, {}), tuple(options.get("block", ()))
+    patched = patches.get(f"{attention}_patch") or patches.get(f"{attention}_output_patch")
+    return bool(patched) or (*block, layer) in replaced or block in replaced
 
 
 def on_full_grid(options: Options, layer: int, grid: TokenGrid) -> Options:
@@ -55,14 +62,14 @@ def on_full_grid(options: Options, layer: int, grid: TokenGrid) -> Options:
     """
     patches: dict[str, list[Any]] = options.get("patches", {})
     added: dict[str, list[Any]] = {}
-    if touches_self_attention(options, layer):
-        added["attn1_patch"] = [_expand_self(grid), *patches.get("attn1_patch", [])]
-        added["attn1_output_patch"] = [*patches.get("attn1_output_patch", []), _gather(grid)]
-    if _has(options, "middle_patch"):
-        added["middle_patch"] = [_expand(grid), *patches["middle_patch"], _gather(grid)]
-    if touches_cross_attention(options, layer):
-        added["attn2_patch"] = [_expand_cross(grid), *patches.get("attn2_patch", [])]
-        added["attn2_output_patch"] = [*patches.get("attn2_output_patch", []), _gather(grid)]
+    for attention in ("attn1", "attn2"):
+        if touches(options, attention, layer):
+            before, after = f"{attention}_patch", f"{attention}_output_patch"
+            # First in its list, so that it sees what the host hands over; the other one last.
+            added[before] = [grid.expand_inputs, *patches.get(before, [])]
+            added[after] = [*patches.get(after, []), grid.gather]
+    if patches.get("middle_patch"):
+        added["middle_patch"] = [grid.expand, *patches["middle_patch"], grid.gather]
     return {**options, "patches": {**patches, **added}} if added else options
 
 
@@ -70,45 +77,3 @@ def append_patch(options: Options, name: str, patch: Any) -> Options:
     """The options with one more patch at the end of the list called `name`."""
     patches: dict[str, list[Any]] = options.get("patches", {})
     return {**options, "patches": {**patches, name: [*patches.get(name, []), patch]}}
-
-
-def _has(options: Options, *names: str) -> bool:
-    patches = options.get("patches", {})
-    return any(patches.get(name) for name in names)
-
-
-def _replaces(options: Options, attention: str, layer: int) -> bool:
-    """The host looks a replacement up by (part, number, layer) first, then by (part, number)."""
-    replacements = options.get("patches_replace", {}).get(attention, {})
-    block = tuple(options.get("block", ()))
-    return (*block, layer) in replacements or block in replacements
-
-
-def _expand_self(grid: TokenGrid) -> Any:
-    def patch(hidden: Tensor, context: Tensor, value: Tensor, extra_options: Options) -> tuple[Tensor, Tensor, Tensor]:
-        full = grid.expand(hidden)
-        # First in the list, so the host still hands over one tensor three times: expand it once.
-        return full, full if context is hidden else context, full if value is hidden else value
-
-    return patch
-
-
-def _expand_cross(grid: TokenGrid) -> Any:
-    def patch(hidden: Tensor, context: Tensor, value: Tensor, extra_options: Options) -> tuple[Tensor, Tensor, Tensor]:
-        return grid.expand(hidden), context, value
-
-    return patch
-
-
-def _expand(grid: TokenGrid) -> Any:
-    def patch(hidden: Tensor, extra_options: Options) -> Tensor:
-        return grid.expand(hidden)
-
-    return patch
-
-
-def _gather(grid: TokenGrid) -> Any:
-    def patch(hidden: Tensor, extra_options: Options) -> Tensor:
-        return grid.gather(hidden)
-
-    return patch

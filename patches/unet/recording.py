@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
+from math import prod
 
 from ...atedm_core.unet.flops import unet_flops
 from ...atedm_core.unet.schedule import DSAPSchedule
+from ...atedm_core.unet.settings import PruneSettings
 from ...atedm_core.unet.structure import LEVEL_NAMES, AttentionBlock
 from ...report.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
 from ..host.kept_counts import note_on_samples
@@ -19,54 +21,51 @@ _WORDING = Wording("AT-EDM", place="block", kept="kept", part="attention block",
 def record_of(run: PruneRun, asked: Asked, seconds: float, planned: float) -> RunRecord:
     """The record of a run that has ended, before it forgets what it did.
 
-    Args:
-        run: that has ended.
-        asked: what the sampler was asked to do.
-        seconds: the sampling loop took.
-        planned: share of attention block FLOPs that the schedule was expected to save.
+    The sampling loop took `seconds`; `planned` is `summary.planned_saving`.
     """
     structure, samples, latent = run.method.structure, asked.noise.shape[0], asked.latent
+    # Where tokens were dropped, which is not always where they were asked to be.
+    points = [f"{point}: {count} block calls" for point, count in sorted(run.points.items())]
     return RunRecord(
         wording=_WORDING,
         model=structure,
-        settings=_settings(run),
+        settings=_settings(run.method.schedule, run.method.settings),
         steps=asked.steps,
         seconds=seconds,
         samples=samples,
         conditions=len({uuid for uuid, _ in run.tallies}),
         latent=latent,
-        places=tuple(_place(run, block, latent) for block in structure.blocks),
+        places=tuple(_place(run, block, structure.grid(block.level, latent)) for block in structure.blocks),
         other_flops=_other_flops(run, latent),
         planned=planned,
         work=asked.work,
         maps_asked=run.maps is not None,
-        details=_points(run),
+        details=(("dropped", ", ".join(points)),) if points else (),
         notes=_notes(samples, run.maps),
     )
 
 
-def _place(run: PruneRun, block: AttentionBlock, latent: tuple[int, int]) -> PlaceRecord:
-    grid = run.method.structure.grid(block.level, latent)
+def _place(run: PruneRun, block: AttentionBlock, grid: tuple[int, int]) -> PlaceRecord:
     timeline = tuple(sorted((at, spent) for (at, name), spent in run.timeline.items() if name == block.name))
-    spent = sum((tally for _, tally in timeline), Tally())
-    whole = [at for at, tally in timeline if tally.pruned_calls < tally.calls]
+    whole_calls = sum(spent.calls - spent.pruned_calls for _, spent in timeline)
     return PlaceRecord(
         name=block.name,
         group=f"{LEVEL_NAMES[block.level]} level",
         grid=grid,
         timeline=timeline,
-        whole_because=_why_whole(run.method.schedule, block, whole, bool(timeline)),
-        kept_share=None if run.maps is None else run.maps.shares(block, spent.calls - spent.pruned_calls),
+        whole_because=_why_whole(run.method.schedule, block, timeline),
+        kept_share=None if run.maps is None else run.maps.shares(block, whole_calls),
     )
 
 
-def _why_whole(schedule: DSAPSchedule, block: AttentionBlock, whole: Iterable[float], seen: bool) -> str:
+def _why_whole(schedule: DSAPSchedule, block: AttentionBlock, timeline: tuple[tuple[float, Tally], ...]) -> str:
     if schedule.prune_ratio == 0:
         return "prune_ratio is 0"
-    if not seen:
+    if not timeline:
         return "run by another node, or not at all"
     if schedule.ratio(1.0, block) == 0:
         return f"{LEVEL_NAMES[block.level]}_level is 0"
+    whole = [at for at, spent in timeline if spent.pruned_calls < spent.calls]
     reasons = []
     if any(at < schedule.early_percent and schedule.ratio(at, block) == 0 for at in whole):
         reasons.append(f"spared in the first {schedule.early_percent:.0%}")
@@ -75,30 +74,21 @@ def _why_whole(schedule: DSAPSchedule, block: AttentionBlock, whole: Iterable[fl
     return ", ".join(reasons)
 
 
-def _settings(run: PruneRun) -> tuple[tuple[str, str], ...]:
-    schedule, settings = run.method.schedule, run.method.settings
-    shown: dict[str, object] = {"prune_ratio": schedule.prune_ratio, "early_percent": schedule.early_percent}
-    shown |= {"early_ratio": schedule.early_ratio, "early_blocks": schedule.early_blocks, "ramp": schedule.ramp}
+def _settings(schedule: DSAPSchedule, settings: PruneSettings) -> tuple[tuple[str, str], ...]:
+    names = ("prune_ratio", "early_percent", "early_ratio", "early_blocks", "ramp")
     scales = zip(LEVEL_NAMES, schedule.level_scales, strict=False)
+    shown: dict[str, object] = {name: getattr(schedule, name) for name in names}
     shown |= {f"{name}_level": scale for name, scale in scales if scale != 1.0}
-    shown |= vars(settings)
-    return shown_settings(shown)
+    return shown_settings(shown | vars(settings))
 
 
 def _other_flops(run: PruneRun, latent: tuple[int, int]) -> int:
     """Convolutions and embeddings, for as many model inputs as the first attention block saw."""
     structure = run.method.structure
     first = structure.blocks[0]
-    height, width = structure.grid(first.level, latent)
-    inputs = sum(spent.tokens for (_, name), spent in run.timeline.items() if name == first.name) / (height * width)
-    without = type(structure)((), structure.other_macs, structure.fixed_macs)
-    return round(inputs * unet_flops(without, latent))
-
-
-def _points(run: PruneRun) -> tuple[tuple[str, str], ...]:
-    """Where tokens were dropped, which is not always where they were asked to be."""
-    counts = [f"{point}: {count} block calls" for point, count in sorted(run.points.items())]
-    return (("dropped", ", ".join(counts)),) if counts else ()
+    tokens = sum(spent.tokens for (_, name), spent in run.timeline.items() if name == first.name)
+    inputs = tokens / prod(structure.grid(first.level, latent))
+    return round(inputs * unet_flops(replace(structure, blocks=()), latent))
 
 
 def _notes(samples: int, maps: TokenMaps | None) -> tuple[str, ...]:

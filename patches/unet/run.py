@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from comfy.ldm.modules.attention import SpatialTransformer
 
-from ...atedm_core.tokens import EvenOrder, TokenSubset, kept_tokens
-from ...atedm_core.unet.flops import block_flops
+from ...atedm_core.tokens import EvenOrder, TokenSubset
 from ...atedm_core.unet.ranking import RankTokens, rank_tokens
 from ...atedm_core.unet.schedule import DSAPSchedule
 from ...atedm_core.unet.settings import PrunePoint, PruneSettings
 from ...atedm_core.unet.structure import AttentionBlock, UNetStructure
 from ...report.record import Tally
 from ..host.progress import progress_of
-from .rank_memory import RankMemory
+from .memory import RankMemory, UpdateMemory
 from .token_maps import TokenMaps
-from .update_memory import UpdateMemory
 
 RUN_KEY = "atedm_run"
 """Where a run's state lies in `transformer_options` while it lasts."""
@@ -61,45 +60,41 @@ class RunObserver(Protocol):
         """The run has ended or was interrupted; what it holds is gone after this call."""
 
 
-@dataclass
 class PruneRun:
-    """State of one run, keyed by condition uuid and block.
+    """State of one run.
 
     Attributes:
-        method: what to do.
-        percent_to_sigma: of the model's sampling.
-        tallies: by (condition uuid, block name).
-        timeline: by (progress, block name).
+        tallies: what was spent, by (condition uuid, block name).
+        timeline: the same by (progress, block name).
         points: how often blocks dropped their tokens at each pruning point, counted once for every condition.
         maps: counts the tokens that each block kept, if somebody wants to know.
     """
 
-    method: Method
-    percent_to_sigma: Callable[[float], float]
-    tallies: dict[tuple[Hashable, str], Tally] = field(default_factory=dict)
-    timeline: dict[tuple[float, str], Tally] = field(default_factory=dict)
-    points: Counter[PrunePoint] = field(default_factory=Counter)
-    maps: TokenMaps | None = None
-    _progress: dict[float, float] = field(default_factory=dict)
-    _orders: dict[tuple[tuple[int, int], torch.device], EvenOrder] = field(default_factory=dict)
-    # Several devices may each run a part of the conditions, one thread per device.
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, method: Method, percent_to_sigma: Callable[[float], float]) -> None:
+        self.method = method
+        self.tallies: defaultdict[tuple[Hashable, str], Tally] = defaultdict(Tally)
+        self.timeline: defaultdict[tuple[float, str], Tally] = defaultdict(Tally)
+        self.points: Counter[PrunePoint] = Counter()
+        self.maps: TokenMaps | None = None
+        self.rankings = RankMemory(method.settings.rank_interval)
+        self.updates = UpdateMemory()
+        self._percent_to_sigma = percent_to_sigma
+        self._blocks = {(block.part, block.index): block for block in method.structure.blocks}
+        self._progress: dict[float, float] = {}
+        self._orders: dict[tuple[tuple[int, int], torch.device], EvenOrder] = {}
+        # Several devices may each run a part of the conditions, one thread per device.
+        self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PruneRun:
         """Itself: nodes that copy the options deeply for a model call of their own are still in this run."""
         return self
 
-    def __post_init__(self) -> None:
-        settings = self.method.settings
-        self.rankings = RankMemory(settings.rank_interval)
-        self.updates = UpdateMemory()
-        self.remembers = settings.ranks_by_attention and settings.rank_interval > 1
-        self._blocks = {(block.part, block.index): block for block in self.method.structure.blocks}
-
-    def block(self, transformer_options: dict[str, Any]) -> AttentionBlock | None:
-        """The attention block that is running, or `None` if it is not one that can be pruned."""
-        place = transformer_options.get("block")
-        return None if place is None else self._blocks.get(tuple(place))
+    def block(self, layer: SpatialTransformer, transformer_options: dict[str, Any]) -> AttentionBlock | None:
+        """The attention block that `layer` is; `None` if it cannot be pruned, or is of a U-Net that runs inside."""
+        block = self._blocks.get(tuple(transformer_options.get("block") or ()))
+        if block is None or (block.layers, block.channels) != (len(layer.transformer_blocks), layer.in_channels):
+            return None
+        return block
 
     def sigma(self, transformer_options: dict[str, Any]) -> float | None:
         """Noise level of the model call that is running, `None` if it carries none.
@@ -118,12 +113,12 @@ class PruneRun:
     def progress_at(self, sigma: float) -> float:
         """Progress at a noise level."""
         if sigma not in self._progress:
-            self._progress[sigma] = progress_of(sigma, self.percent_to_sigma, self.method.schedule.early_percent)
+            self._progress[sigma] = progress_of(sigma, self._percent_to_sigma, self.method.schedule.early_percent)
         return self._progress[sigma]
 
-    def keep(self, tokens: int, block: AttentionBlock, progress: float) -> int:
-        """How many of `tokens` stay in `block`."""
-        return kept_tokens(tokens, self.method.schedule.ratio(progress, block))
+    def seen_progress(self) -> list[float]:
+        """Progress of every noise level the model was called at."""
+        return list(self._progress.values())
 
     def even_order(self, grid: tuple[int, int], device: torch.device) -> EvenOrder:
         """Of a (height, width) grid on a device, made once."""
@@ -136,46 +131,19 @@ class PruneRun:
         return self.method.settings.recovery == "temporal" and self.method.schedule.ratio(1.0, block) > 0
 
     def record(
-        self,
-        uuids: list[Hashable],
-        block: AttentionBlock,
-        progress: float,
-        samples: int,
-        tokens: int,
-        kept: int,
-        context_tokens: int,
-        **how: Any,
+        self, uuids: list[Hashable], block: AttentionBlock, progress: float, spent: Tally, point: PrunePoint | None
     ) -> None:
-        """Add what each condition spent in a block in one model call.
-
-        Args:
-            uuids: of the conditions.
-            block: which.
-            progress: of the call.
-            samples: of each condition.
-            tokens: on the full grid.
-            kept: tokens left after pruning.
-            context_tokens: text tokens.
-            how: what else `block_flops` takes, where tokens were dropped.
-        """
-        full = block_flops(block, tokens, context_tokens=context_tokens)
-        flops = block_flops(block, tokens, kept, context_tokens=context_tokens, **how) if kept < tokens else full
-        spent = Tally(1, int(kept < tokens), samples * tokens, samples * kept, samples * full, samples * flops)
+        """Add what each condition spent in a block in one model call; `point` is where it dropped tokens, if it did."""
         with self._lock:
             for uuid in uuids:
-                key, when = (uuid, block.name), (progress, block.name)
-                self.tallies[key] = self.tallies.get(key, Tally()) + spent
-                self.timeline[when] = self.timeline.get(when, Tally()) + spent
-            if kept < tokens:
-                self.points[how["point"]] += len(uuids)
+                self.tallies[uuid, block.name] += spent
+                self.timeline[progress, block.name] += spent
+            if point is not None:
+                self.points[point] += len(uuids)
 
     def total(self) -> Tally:
         """Everything spent so far, over conditions and blocks."""
         return sum(self.tallies.values(), Tally())
-
-    def seen_progress(self) -> list[float]:
-        """Progress of every noise level the model was called at."""
-        return list(self._progress.values())
 
     def reset(self) -> None:
         """Forget what was done."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer, SpatialVideoTransformer
@@ -20,17 +22,17 @@ def supported_unet(model: Any) -> UNetModel:
     Raises:
         ValueError: the MODEL holds something else; the message names what is supported and what it got.
     """
-    unet = model.get_model_object("diffusion_model")
-    family = type(model.model).__name__
+    unet, family = model.get_model_object("diffusion_model"), type(model.model).__name__
+    way_out = "Connect such a checkpoint, or take AT-EDM Apply out of this model's path."
     if not isinstance(unet, UNetModel):
         raise ValueError(
             f"model is {family} ({type(unet).__name__}), which AT-EDM cannot prune: it works on image U-Nets "
-            f"({SUPPORTED}). Connect such a checkpoint, or take AT-EDM Apply out of this model's path."
+            f"({SUPPORTED}). {way_out}"
         )
     if any(isinstance(module, (SpatialVideoTransformer, VideoResBlock)) for module in unet.modules()):
         raise ValueError(
             f"model is {family}, a video U-Net, whose attention also runs across frames: AT-EDM works on image "
-            f"U-Nets ({SUPPORTED}). Connect such a checkpoint, or take AT-EDM Apply out of this model's path."
+            f"U-Nets ({SUPPORTED}). {way_out}"
         )
     if not any(is_prunable(module) for module in unet.modules()):
         raise ValueError(
@@ -42,9 +44,7 @@ def supported_unet(model: Any) -> UNetModel:
 
 def is_prunable(module: Any) -> bool:
     """Whether a module is an attention block whose layers are all of the plain kind."""
-    if type(module) is not SpatialTransformer:
-        return False
-    return all(_is_plain_layer(layer) for layer in module.transformer_blocks)
+    return type(module) is SpatialTransformer and all(_is_plain_layer(layer) for layer in module.transformer_blocks)
 
 
 def _is_plain_layer(layer: Any) -> bool:
@@ -55,30 +55,30 @@ def _is_plain_layer(layer: Any) -> bool:
 
 def describe_unet(unet: UNetModel) -> UNetStructure:
     """The structure of a U-Net that `supported_unet` accepted."""
-    other_macs: dict[int, int] = {}
-    found: list[tuple[AttentionBlock, bool]] = []
+    blocks: list[AttentionBlock] = []
+    other_macs = {0: _convolution_macs(unet.out)}
     fixed_macs = _linear_macs(unet.time_embed)
     if isinstance(getattr(unet, "label_emb", None), nn.Module):
         fixed_macs += _linear_macs(unet.label_emb)
     level = 0
     for part, index, modules in _blocks(unet):
         for module in modules:
-            if isinstance(module, SpatialTransformer):
-                found.append((_attention_block(module, part, index, level), is_prunable(module)))
-                continue
-            level += _level_change(module)
-            other_macs[level] = other_macs.get(level, 0) + _convolution_macs(module)
-            fixed_macs += _linear_macs(module)
-    other_macs[0] = other_macs.get(0, 0) + _convolution_macs(unet.out)
-    blocks = _mark_stage_ends([block for block, prunable in found if prunable])
-    return UNetStructure(blocks, tuple(other_macs.get(i, 0) for i in range(max(other_macs) + 1)), fixed_macs)
+            if is_prunable(module):
+                blocks.append(_attention_block(module, part, index, level))
+            elif not isinstance(module, SpatialTransformer):
+                level += _level_change(module)
+                other_macs[level] = other_macs.get(level, 0) + _convolution_macs(module)
+                fixed_macs += _linear_macs(module)
+    ends = stage_ends([(block.part, block.level) for block in blocks])
+    marked = tuple(replace(block, ends_stage=end) for block, end in zip(blocks, ends, strict=True))
+    return UNetStructure(marked, tuple(other_macs.get(i, 0) for i in range(max(other_macs) + 1)), fixed_macs)
 
 
-def _blocks(unet: UNetModel) -> list[tuple[Part, int, Any]]:
-    blocks: list[tuple[Part, int, Any]] = [("input", i, block) for i, block in enumerate(unet.input_blocks)]
+def _blocks(unet: UNetModel) -> Iterator[tuple[Part, int, Any]]:
+    yield from (("input", index, block) for index, block in enumerate(unet.input_blocks))
     if unet.middle_block is not None:
-        blocks.append(("middle", 0, unet.middle_block))
-    return blocks + [("output", i, block) for i, block in enumerate(unet.output_blocks)]
+        yield "middle", 0, unet.middle_block
+    yield from (("output", index, block) for index, block in enumerate(unet.output_blocks))
 
 
 def _level_change(module: nn.Module) -> int:
@@ -89,32 +89,17 @@ def _level_change(module: nn.Module) -> int:
 
 
 def _attention_block(module: SpatialTransformer, part: Part, index: int, level: int) -> AttentionBlock:
-    first = module.transformer_blocks[0]
+    layers, first = module.transformer_blocks, module.transformer_blocks[0]
+    width, context_width = first.n_heads * first.d_head, first.attn2.to_k.in_features
     return AttentionBlock(
-        part=part,
-        index=index,
-        level=level,
-        layers=len(module.transformer_blocks),
-        channels=module.in_channels,
-        width=first.n_heads * first.d_head,
-        heads=first.n_heads,
-        context_width=first.attn2.to_k.in_features if first.attn2 is not None else 0,
+        part, index, level, len(layers), module.in_channels, width, heads=first.n_heads, context_width=context_width
     )
-
-
-def _mark_stage_ends(blocks: list[AttentionBlock]) -> tuple[AttentionBlock, ...]:
-    ends = stage_ends([(block.part, block.level) for block in blocks])
-    return tuple(replace(block, ends_stage=end) for block, end in zip(blocks, ends, strict=True))
 
 
 def _convolution_macs(module: nn.Module) -> int:
     """Multiply-adds per output position of every convolution in `module`; sizes only, weights are not touched."""
-    total = 0
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            height, width = layer.kernel_size
-            total += layer.in_channels * layer.out_channels * height * width // layer.groups
-    return total
+    found = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+    return sum(m.in_channels * m.out_channels * prod(m.kernel_size) // m.groups for m in found)
 
 
 def _linear_macs(module: nn.Module) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from ...atedm_core.tokens import kept_tokens
 from ...atedm_core.unet.flops import block_flops
 from .run import PruneRun
@@ -18,8 +20,7 @@ def planned_saving(run: PruneRun, sigmas: list[float], latent: tuple[int, int]) 
     for step, sigma in enumerate(sigmas[:-1]):
         progress = run.progress_at(sigma)
         for block in structure.blocks:
-            height, width = structure.grid(block.level, latent)
-            tokens = height * width
+            tokens = prod(structure.grid(block.level, latent))
             point = settings.point(block.layers, remembered=step % settings.rank_interval > 0)
             full += block_flops(block, tokens)
             spent += block_flops(block, tokens, kept_tokens(tokens, schedule.ratio(progress, block)), point=point)
@@ -29,16 +30,13 @@ def planned_saving(run: PruneRun, sigmas: list[float], latent: tuple[int, int]) 
 def summarize(run: PruneRun, steps: int, planned: float, finished: bool) -> str:
     """One line: tokens kept, attention FLOPs saved and planned to be, blocks, steps and model calls."""
     total = run.total()
-    blocks = {name for (_, name) in run.tallies}
+    blocks = {name for _, name in run.tallies}
     pruned = {name for (_, name), spent in run.tallies.items() if spent.pruned_calls}
-    kept = total.kept / total.tokens if total.tokens else 1.0
-    saved = 1.0 - total.flops / total.flops_full if total.flops_full else 0.0
     calls = max((spent.calls for spent in run.tallies.values()), default=0)
     ended = "" if finished else " (interrupted)"
     return (
-        f"AT-EDM: kept {kept:.1%} of tokens, saved {saved:.1%} of attention block FLOPs "
-        f"(planned {planned:.1%}), "
-        f"pruned {len(pruned)} of {len(blocks)} attention blocks, {steps} steps, "
+        f"AT-EDM: kept {total.kept_share:.1%} of tokens, saved {total.saved_share:.1%} of attention block FLOPs "
+        f"(planned {planned:.1%}), pruned {len(pruned)} of {len(blocks)} attention blocks, {steps} steps, "
         f"{calls} model calls per condition{ended}"
     )
 
@@ -46,18 +44,13 @@ def summarize(run: PruneRun, steps: int, planned: float, finished: bool) -> str:
 def explain_nothing_pruned(run: PruneRun) -> str:
     """Why a run that finished pruned nothing, and what to change."""
     schedule = run.method.schedule
-    blocks = run.method.structure.blocks
     if schedule.prune_ratio == 0:
         return "prune_ratio is 0. Raise it to drop tokens."
     if not run.tallies:
         return "no attention block came to AT-EDM. Another node runs them itself; put AT-EDM Apply before it."
-    reached = [schedule.ratio(progress, block) for progress in run.seen_progress() for block in blocks]
-    if not any(reached):
-        return (
-            f"early_percent is {schedule.early_percent:g} and this run never got past it. "
-            "Lower early_percent, or spare fewer blocks early."
-        )
-    return (
-        f"prune_ratio {schedule.prune_ratio:g} rounds to no token on grids this small. "
-        "Raise it, or make the picture larger."
-    )
+    blocks = run.method.structure.blocks
+    if any(schedule.ratio(progress, block) for progress in run.seen_progress() for block in blocks):
+        too_small = f"prune_ratio {schedule.prune_ratio:g} rounds to no token on grids this small."
+        return f"{too_small} Raise it, or make the picture larger."
+    never_past = f"early_percent is {schedule.early_percent:g} and this run never got past it."
+    return f"{never_past} Lower early_percent, or spare fewer blocks early."

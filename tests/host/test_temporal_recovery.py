@@ -39,7 +39,7 @@ class Visits:
         self.seen: dict[Any, list[tuple[float, Any]]] = {}
         self.memories: list[Any] = []
         self.held: list[int] = []
-        module = host.module("patches.unet.update_memory")
+        module = host.module("patches.unet.memory")
         original, reset = module.UpdateMemory.visit, module.UpdateMemory.reset
 
         def visit(memory: Any, uuid: Any, block: str, hidden: Any, grid: Any, sigma: float) -> Any:
@@ -273,7 +273,7 @@ def test_a_change_of_size_begins_anew(host: InProcessHost, visits: Visits) -> No
     large = sample(patched, steps=3, width=192, height=160)
     assert torch.equal(sample(patched, steps=3), small)
     assert torch.equal(sample(patched, steps=3, width=192, height=160), large)
-    module = host.module("patches.unet.update_memory")
+    module = host.module("patches.unet.memory")
     memory = module.UpdateMemory()
     hidden = torch.zeros(1, 12, 4)
     core = host.module("atedm_core.unet.temporal")
