@@ -31,7 +31,7 @@ class StepForecastApply(io.ComfyNode):
             description=(
                 "Makes any model faster without retraining: some evaluations of the model are left out, and what it "
                 "would have said is forecast from its last real answers. Every real answer says how far a forecast "
-                "would have been off, and decides where the next ones go. Place it between the model loader (and "
+                "would have been off, and corrects the next ones. Place it between the model loader (and "
                 "LoRAs) and the sampler. The log says after each run what was done."
             ),
             search_aliases=[

@@ -73,9 +73,23 @@ def test_all_of_the_compute_leaves_nothing_out(steps):
     assert play(ForecastSettings(1.0), falling(steps), lambda sigma: 0.01) == "R" * steps
 
 
-def test_real_evaluations_go_where_errors_are_large():
-    letters = play(ForecastSettings(0.5), falling(40), lambda sigma: 0.002 * sigma**1.0)
-    assert letters[:20].count("R") > letters[20:].count("R") + 3
+def test_real_evaluations_go_where_steps_are_long():
+    short_then_long = [0.97**step for step in range(20)] + [0.97**19 * 0.8**step for step in range(1, 20)] + [0.0]
+    letters = play(ForecastSettings(0.5), short_then_long, lambda sigma: 0.01)
+    assert letters[20:].count("R") > letters[:20].count("R") + 3
+
+
+def test_real_evaluations_go_where_noise_is_strong():
+    sigmas = [100.0 * 0.9**step for step in range(50)] + [0.0]
+    letters = play(ForecastSettings(0.5), sigmas, lambda sigma: 0.01)
+    assert letters[:20].count("R") > letters[30:].count("R") + 3
+
+
+@pytest.mark.parametrize("multistep", [False, True])
+def test_steps_that_go_nowhere_are_no_trouble(multistep):
+    letters = play(ForecastSettings(0.5), [1.0] * 12 + [0.0], lambda sigma: 0.01, multistep)
+    assert len(letters) == 12
+    assert letters.endswith("R")
 
 
 def test_a_model_that_cannot_be_forecast_is_run_in_full():
