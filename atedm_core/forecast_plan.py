@@ -86,7 +86,8 @@ class BudgetController:
     skipped: int = 0
     in_a_row: int = 0
     refused: int = 0
-    _rate: float | None = None
+    _ratio: float | None = None
+    _recent: float | None = None
     _place: float = 0.0
     _gathered: float = 0.0
     _span: float = 0.0
@@ -96,22 +97,25 @@ class BudgetController:
         return max(1, math.floor(self.settings.compute * evaluations + 0.5))
 
     def predicted(self, place: float) -> float:
-        """The error to expect of a forecast at a place, as a share of the prediction's size; infinite if unknown."""
-        if self._rate is None:
+        """The error to expect of a forecast at a place, as a share of the prediction's size; infinite if unknown.
+
+        It grows with the root of the distance: measured errors are more those of a random walk than of a curve.
+        """
+        if self._ratio is None:
             return math.inf
-        return self._rate * self._step(place - self._place) * error_profile(place)
+        return self._ratio * math.sqrt(_step(place - self._place))
 
     def next_is_real(self, coming: Sequence[Evaluation]) -> bool:
         """Whether the first of the evaluations that are to come is real. Says nothing of what is done: see below."""
         now = coming[0]
         left = self.target(self.real + self.skipped + len(coming)) - self.real
-        if now.must_be_real or left >= len(coming) or self._rate is None:
+        if now.must_be_real or left >= len(coming) or self._ratio is None or self._recent is None:
             return True
         if self.in_a_row >= self.settings.most_skips:
             return True
         if left > sum(one.must_be_real for one in coming) and self._spends(coming, left):
             return True
-        if self.predicted(now.place) <= WORST_ERROR:
+        if max(self.predicted(now.place), self._recent) <= WORST_ERROR:
             return False
         self.refused += 1
         return True
@@ -137,25 +141,19 @@ class BudgetController:
                 evaluation knows better.
         """
         if not math.isfinite(relative_error):
-            self._rate = math.inf
+            self._ratio = self._recent = math.inf
             return
-        rate = max(relative_error, 1e-9) / (self._step(self._span) * error_profile(self._place))
-        if self._rate is None or not math.isfinite(self._rate):
-            self._rate = rate
-        else:
-            self._rate = self._rate**_RATIO_REMEMBERED * rate ** (1.0 - _RATIO_REMEMBERED)
+        error = max(relative_error, _LEAST_COST)
+        self._recent = _settled(self._recent, error)
+        self._ratio = _settled(self._ratio, error / math.sqrt(_step(self._span)))
 
     def forget(self) -> None:
         """Errors measured so far say nothing of what comes: the latent is another one."""
-        self._rate = None
-
-    def _step(self, distance: float) -> float:
-        """No distance at all is none that a forecast bridges free of error: the latent is another one."""
-        return max(abs(distance), _SHORTEST_STEP)
+        self._ratio = self._recent = None
 
     def _cost(self, evaluation: Evaluation, last: float) -> float:
-        """What a forecast would put into the latent, up to the model's factor."""
-        return self._step(evaluation.place - last) * error_profile(evaluation.place) * evaluation.weight
+        """What a forecast would put into the latent, up to the model's factor. Those in a row err in one direction."""
+        return _step(evaluation.place - last) * error_profile(evaluation.place) * evaluation.weight
 
     def _spends(self, coming: Sequence[Evaluation], left: int) -> bool:
         """Whether the lowest threshold that leaves the budget whole has the first evaluation real."""
@@ -185,3 +183,15 @@ class BudgetController:
                 gathered += cost
                 in_a_row += 1
         return real, first
+
+
+def _step(distance: float) -> float:
+    """No distance at all is none that a forecast bridges free of error: the latent is another one."""
+    return max(abs(distance), _SHORTEST_STEP)
+
+
+def _settled(known: float | None, new: float) -> float:
+    """A running geometric mean; what was no number is forgotten."""
+    if known is None or not math.isfinite(known):
+        return new
+    return known**_RATIO_REMEMBERED * new ** (1.0 - _RATIO_REMEMBERED)
