@@ -8,14 +8,17 @@ special.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from comfy.model_sampling import CONST
 from comfy.patcher_extension import WrappersMP
+from torch import Tensor
 
 from ...atedm_core.forecast_plan import ForecastSettings
 from ...atedm_core.forecast_schedule import EvaluationSchedule
 from ..host.run_scope import Asked, applied, put_on
+from .guidance import POST_CFG, Function, evaluate_both, hand_over, own_functions, twice
 from .run import ForecastMethod, ForecastRun
 from .samplers import sampler_kind
 from .summary import explain_no_forecast, summarize
@@ -25,8 +28,6 @@ logger = logging.getLogger(__name__)
 KEY = "step_forecast"
 OBSERVERS_KEY = "step_forecast_observers"
 """A list of `ForecastObserver` in `transformer_options`. Nobody who is not there costs anything."""
-
-_POST_CFG = "sampler_post_cfg_function"
 
 
 class ForecastObserver(Protocol):
@@ -73,24 +74,60 @@ def hang_in(run: ForecastRun, asked: Asked, options: dict[str, Any]) -> None:
 
 
 def _predict_noise(run: ForecastRun, asked: Asked) -> Any:
-    functions = len(asked.options.get(_POST_CFG, ()))
+    of_the_model = len(asked.options.get(POST_CFG, ()))
 
     def wrapper(executor: Any, x: Any, timestep: Any, model_options: Any = None, *args: Any, **kwargs: Any) -> Any:
         options = {} if model_options is None else model_options
 
-        def evaluate() -> Any:
+        def evaluate(options: dict[str, Any] = options) -> Any:
             return executor(x, timestep, options, *args, **kwargs)
 
-        if len(options.get(_POST_CFG, ())) > functions:
-            run.whole_because = (
-                "this sampler looks into the guidance of every evaluation (its name ends in cfg_pp), which a forecast "
-                "does not have. Choose another sampler."
-            )
         if run.whole_because:
             return evaluate()
-        return run.answer(x, float(timestep.max()), evaluate)
+        functions, sigma = own_functions(options, of_the_model), float(timestep.max())
+        if not functions:
+            return run.answer(x, sigma, evaluate)
+        return _answer_both(run, executor.class_obj, functions, x, timestep, sigma, options, evaluate)
 
     return wrapper
+
+
+def _answer_both(
+    run: ForecastRun,
+    guider: Any,
+    functions: Sequence[Function],
+    x: Tensor,
+    timestep: Tensor,
+    sigma: float,
+    options: dict[str, Any],
+    evaluate: Callable[[dict[str, Any]], Tensor],
+) -> Tensor:
+    """For a sampler that looks into guidance."""
+    real: list[Tensor] = []
+
+    def both() -> Tensor:
+        guided, unguided = evaluate_both(evaluate, options)
+        real.append(guided)
+        if unguided is None:
+            run.whole_because = (
+                "this sampler looks into the guidance of every evaluation, and there is none here. Choose another."
+            )
+        return twice(guided, guided if unguided is None else unguided)
+
+    answer = run.answer(twice(x, x), sigma, both)
+    if real:  # the sampler's functions have been called, with the truth
+        return real[0]
+    conditions = getattr(guider, "conds", None) or {}
+    given = {
+        "cond": conditions.get("positive"),
+        "uncond": conditions.get("negative"),
+        "cond_scale": getattr(guider, "cfg", 1.0),
+        "model": getattr(guider, "inner_model", None),
+        "sigma": timestep,
+        "model_options": options,
+        "input": x,
+    }
+    return hand_over(functions, answer, given)
 
 
 def conclude(run: ForecastRun, asked: Asked, seconds: float | None) -> None:
