@@ -22,10 +22,11 @@ from .forecast_schedule import Evaluation
 
 STRONG_NOISE = 8.0
 """Noise over signal from which on forecasts are worse and worse: there a model still decides what to draw."""
-WORST_ERROR = 1.0
-"""A forecast expected to be off by more than this, over the size of the prediction, is never made: nothing is better.
+WORST_ERROR = 1.1
+"""Where forecasts were lately off by more than this, over the size of the prediction, none is made.
 
-Under SDEs half of it is usual in early steps, and forecasts still pay; a model of noise is past it everywhere."""
+A model of noise is past it everywhere: two draws of noise differ by 1.4 of their size, and one from the mean of a few
+by 1.15. Under SDEs 0.5 to 1 is usual in early steps, and forecasts still pay."""
 
 _RATIO_REMEMBERED = 0.5
 _SHORTEST_STEP = 0.05
@@ -115,7 +116,7 @@ class BudgetController:
             return True
         if left > sum(one.must_be_real for one in coming) and self._spends(coming, left):
             return True
-        if max(self.predicted(now.place), self._recent) <= WORST_ERROR:
+        if self._recent <= WORST_ERROR:
             return False
         self.refused += 1
         return True

@@ -19,7 +19,7 @@ def summarize(run: ForecastRun, finished: bool) -> str:
         parts.append(f"a forecast one evaluation ahead was off by {median(measured):.1%} (median)")
     if run.controller.refused:
         parts.append(
-            f"{run.controller.refused} forecasts were not made because they would have been off by more than "
+            f"{run.controller.refused} forecasts were not made because those before would have been off by more than "
             f"{WORST_ERROR:.0%}"
         )
     return ", ".join(parts) + ("" if finished else " (interrupted)")
