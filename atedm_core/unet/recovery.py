@@ -132,6 +132,8 @@ def _most_similar(
             near = beside[:, part]
             slots = torch.where(found.gather(2, near.unsqueeze(2)).squeeze(2) == best, near, slots)
         parts.append(slots)
+    if len(parts) == 1:
+        return replace(subset, stand_ins=parts[0])
     return replace(subset, stand_ins=torch.cat(parts, dim=1) if parts else subset.drop_index)
 
 

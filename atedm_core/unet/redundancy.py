@@ -23,7 +23,10 @@ def redundancy_scores(hidden: Tensor, grid: tuple[int, int], order: EvenOrder | 
     anew where it is not given.
     """
     order = order or EvenOrder.of(grid, hidden.device)
-    anchors = hidden.unflatten(1, grid)[:, ::CELL, ::CELL].flatten(1, 2)
+
+    def anchors(states: Tensor) -> Tensor:
+        return states.unflatten(1, grid)[:, ::CELL, ::CELL].flatten(1, 2)
+
     scores = (1.0 - highest_cosine(hidden, anchors)).clamp_min(0.0) / 4.0
     # Anchors are the quarter of the grid that comes first in its even order.
     scores.unflatten(1, grid)[:, ::CELL, ::CELL] = order.scores.unflatten(0, grid)[::CELL, ::CELL]

@@ -19,23 +19,25 @@ from ..log_sum_exp import HALF_DTYPES, chunk_rows
 
 def along_each(candidates: Tensor) -> Callable[[Tensor], Tensor]:
     """From candidates `[B, K, C]`, what takes tokens `[B, M, C]` to their cosines, times their length, `[B, M, K]`."""
-    dtype = torch.promote_types(candidates.dtype, torch.float32)
+    dtype = torch.float64 if candidates.dtype == torch.float64 else torch.float32
     if _multiplies_into_float32(candidates.device, candidates.dtype):
         # The states go in as they are, since directions rounded to half precision would be off by more than they
         # differ.
         columns, inverse = candidates.transpose(1, 2), 1.0 / _length(candidates).unsqueeze(1)
         return lambda tokens: torch.bmm(tokens, columns, out_dtype=dtype).mul_(inverse)
     directions = torch.nn.functional.normalize(candidates.to(dtype), dim=-1).transpose(1, 2)
-    return lambda tokens: tokens.to(dtype) @ directions
+    return lambda tokens: torch.bmm(tokens.to(dtype), directions)
 
 
-def highest_cosine(tokens: Tensor, candidates: Tensor) -> Tensor:
-    """The cosines `[B, M]` of tokens `[B, M, C]` with the candidates `[B, K, C]` most like them; 0 for a zero token."""
-    along = along_each(candidates)
+def highest_cosine(tokens: Tensor, pick: Callable[[Tensor], Tensor]) -> Tensor:
+    """The cosines `[B, M]` of tokens `[B, M, C]` with the most alike of the K that `pick` takes; 0 for a zero token."""
     half = tokens.dtype in HALF_DTYPES
     rows = tokens if half else torch.nn.functional.normalize(tokens, dim=-1)
-    chunks = rows.split(chunk_rows(candidates[..., 0].numel()), dim=1)
-    highest = torch.cat([along(chunk).amax(dim=-1) for chunk in chunks], dim=1)
+    candidates = pick(rows)
+    columns = candidates.transpose(1, 2)
+    along = along_each(candidates) if half else (lambda chunk: torch.bmm(chunk, columns))
+    parts = [along(chunk).amax(dim=-1) for chunk in rows.split(chunk_rows(candidates[..., 0].numel()), dim=1)]
+    highest = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     return highest / _length(tokens) if half else highest
 
 
