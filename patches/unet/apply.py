@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
 from ...atedm_core.unet.ranking import RankTokens, rank_tokens
 from ...atedm_core.unet.schedule import DSAPSchedule
@@ -74,7 +75,14 @@ def begin(method: Method, asked: Asked) -> PruneRun:
 
 def hang_in(run: PruneRun, asked: Asked, model_options: dict[str, Any]) -> None:
     """Put it into the run's own options."""
-    model_options["transformer_options"][RUN_KEY] = run
+
+    def count(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        run.evaluations += 1
+        return executor(*args, **kwargs)
+
+    options = model_options["transformer_options"]
+    options[RUN_KEY] = run
+    add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, count, options)
     _warn_of_unasked_handlers(model_options)
     _hide_from_compiler(model_options)
 

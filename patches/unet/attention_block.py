@@ -112,7 +112,8 @@ def _prune(call: _Call, layers: Any, hidden: Tensor, keep: int) -> Tensor:
     """All layers with `keep` tokens from the pruning point on: `[B, N, C]` -> `[B, N, C]`."""
     done: dict[int, Tensor] = {}
     form = (call.samples, hidden.device, call.grid)
-    for members, remembered in call.run.rankings.groups(call.uuids, call.block.name, form, call.sigma):
+    moment = (call.run.evaluations, call.sigma)
+    for members, remembered in call.run.rankings.groups(call.uuids, call.block.name, form, moment):
         if len(members) == len(call.uuids):
             return _prune_together(call, layers, hidden, keep, remembered)
         out = _prune_together(call.part(members), layers, call.rows(hidden, members), keep, remembered)

@@ -68,6 +68,7 @@ class PruneRun:
         timeline: the same by (progress, block name).
         points: how often blocks dropped their tokens at each pruning point, counted once for every condition.
         maps: counts the tokens that each block kept, if somebody wants to know.
+        evaluations: how often the sampler has asked for the model's answer so far.
     """
 
     def __init__(self, method: Method, percent_to_sigma: Callable[[float], float]) -> None:
@@ -76,6 +77,7 @@ class PruneRun:
         self.timeline: defaultdict[tuple[float, str], Tally] = defaultdict(Tally)
         self.points: Counter[PrunePoint] = Counter()
         self.maps: TokenMaps | None = None
+        self.evaluations = 0
         self.rankings = RankMemory(method.settings.rank_interval)
         self.updates = UpdateMemory()
         self._percent_to_sigma = percent_to_sigma
