@@ -19,6 +19,7 @@ from .full_grid import Options, touches
 from .memory import Ranking, Slot
 from .pruning_pass import PruningPass, run_all_tokens
 from .run import OBSERVERS_KEY, RUN_KEY, PruneEvent, PruneRun
+from .structure import foreign_code
 
 
 def attention_block_handler(
@@ -93,9 +94,14 @@ class _Call:
 def _run_block(call: _Call, layer: SpatialTransformer, x: Tensor, context: Any) -> Tensor:
     method, block, options = call.run.method, call.block, call.options
     keep = kept_tokens(call.tokens, method.schedule.ratio(call.progress, block))
+    remembers = call.run.remembers_updates(block)
+    foreign = foreign_code(layer) if keep < call.tokens or remembers else None
+    if foreign is not None:
+        call.run.leave_alone(block, foreign)
+        keep, remembers = call.tokens, False
     if keep == call.tokens:
         call.record(keep)
-        if not call.run.remembers_updates(block):
+        if not remembers:
             return layer(x, context, options)
     options["activations_shape"] = list(x.shape)
     hidden = _enter(layer, x)

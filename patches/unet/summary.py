@@ -48,6 +48,9 @@ def explain_nothing_pruned(run: PruneRun) -> str:
         return "prune_ratio is 0. Raise it to drop tokens."
     if not run.tallies:
         return "no attention block came to AT-EDM. Another node runs them itself; put AT-EDM Apply before it."
+    if run.left_alone:
+        foreign = next(iter(run.left_alone.values()))
+        return f"{foreign} replaces whole attention layers. Take it out of this model's path."
     blocks = run.method.structure.blocks
     if any(schedule.ratio(progress, block) for progress in run.seen_progress() for block in blocks):
         too_small = f"prune_ratio {schedule.prune_ratio:g} rounds to no token on grids this small."
