@@ -6,6 +6,7 @@ from math import prod
 
 from ...atedm_core.tokens import kept_tokens
 from ...atedm_core.unet.flops import block_flops
+from ..host.version import why_blocks_cannot_be_pruned
 from .run import PruneRun
 
 
@@ -47,6 +48,9 @@ def explain_nothing_pruned(run: PruneRun) -> str:
     if schedule.prune_ratio == 0:
         return "prune_ratio is 0. Raise it to drop tokens."
     if not run.tallies:
+        too_old = why_blocks_cannot_be_pruned()
+        if too_old is not None:
+            return too_old
         return "no attention block came to AT-EDM. Another node runs them itself; put AT-EDM Apply before it."
     if run.left_alone:
         foreign = next(iter(run.left_alone.values()))
