@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..atedm_core.dit.schedule import LEAST_FULL_STEPS, CATSchedule
 from ..atedm_core.dit.selection import DEFAULT_KEEP, MAX_CLUSTERS, CATSelection
 from ..patches.dit.apply import apply_cat
-from .types import advanced_count, advanced_share, faster_model, share_input
+from .types import advanced_count, advanced_share, checked_model, faster_model, share_input
 
 _SELECTION = CATSelection()
 _SCHEDULE = CATSchedule()
@@ -100,4 +100,4 @@ class CATPruningApply(io.ComfyNode):
     ) -> io.NodeOutput:
         selection = CATSelection(keep_ratio, clusters=clusters, hot_share=hot_share)
         schedule = CATSchedule(warmup, least_full_steps, refresh_interval, last_full_steps)
-        return io.NodeOutput(apply_cat(model, selection, schedule))
+        return io.NodeOutput(apply_cat(checked_model(model), selection, schedule))

@@ -8,6 +8,8 @@ from comfy_api.latest import io
 
 from ..store import DEFAULT_FILE
 
+LONGEST_SHOWN = 80
+
 
 class ATEDMDemoLoader(io.ComfyNode):
     """A file in, MODEL, CLIP and VAE out."""
@@ -28,7 +30,7 @@ class ATEDMDemoLoader(io.ComfyNode):
                     "file",
                     default="",
                     optional=True,
-                    tooltip="A demo model file to load. Left empty, the bundled one.",
+                    tooltip="A demo model's file in models/checkpoints, by its name. Left empty, the bundled one.",
                 )
             ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
@@ -37,10 +39,11 @@ class ATEDMDemoLoader(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str = "") -> str:
-        path = resolve(file)
-        if not path.is_file():
-            return f"{path} missing"
-        state = path.stat()
+        try:
+            path = resolve(file)
+            state = path.stat()
+        except (OSError, ValueError) as fault:
+            return str(fault)
         return f"{path} {state.st_size} {state.st_mtime_ns}"
 
     @classmethod
@@ -51,5 +54,27 @@ class ATEDMDemoLoader(io.ComfyNode):
 
 
 def resolve(file: str) -> Path:
-    """The path that the input means: nothing stands for the bundled file."""
-    return Path(file.strip()).expanduser() if file.strip() else DEFAULT_FILE
+    """The path that the input means: nothing stands for the bundled file.
+
+    Workflows come from anywhere, so no other file of the machine can be named than the host's own loaders offer.
+
+    Raises:
+        ValueError: the host has no checkpoint of that name.
+    """
+    name = file.strip()
+    if not name:
+        return DEFAULT_FILE
+    import folder_paths
+
+    path = (
+        folder_paths.get_full_path("checkpoints", name)
+        if name in folder_paths.get_filename_list("checkpoints")
+        else None
+    )
+    if path is None:
+        shown = name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}..."
+        raise ValueError(
+            f"file is {shown!r}, and ComfyUI has no checkpoint of that name. Put the demo model's file into its "
+            "models/checkpoints folder and give its name, or leave the input empty to use the bundled one."
+        )
+    return Path(path)

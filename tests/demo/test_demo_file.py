@@ -88,6 +88,11 @@ def test_a_bad_file_is_named_with_its_fault_and_the_way_out(
     assert "git checkout" in message
 
 
+def test_a_name_that_is_too_long_for_a_file_is_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(DemoFileError, match="no such file"):
+        read(tmp_path / ("x" * 5000))
+
+
 def test_the_bundled_file_is_small_and_tells_how_it_was_made() -> None:
     content = read(DEFAULT_FILE)
     assert len(BUNDLED) < 12_000_000
