@@ -23,6 +23,7 @@ OVERVIEW = """\
 python dev.py demo            pictures with and without token pruning, side by side, into demo/out/
 python dev.py test            linters, type checks and all tests; with arguments: pytest, with these arguments
 python dev.py bench NAME      one benchmark; without a name: which there are
+python dev.py fuzz            random configurations against what must always hold; --help shows the options
 python dev.py host            ComfyUI with this pack loaded; --help shows the options
 
 The first call makes .venv/ and fetches ComfyUI into .host/ (a few minutes, about 2 GB). To use a ComfyUI that is
@@ -107,7 +108,18 @@ def test_command(arguments: Sequence[str]) -> int:
     return run_checks(arguments)
 
 
-COMMANDS = {"host": host_command, "demo": demo_command, "test": test_command, "bench": bench_command}
+def fuzz_command(arguments: Sequence[str]) -> int:
+    """`dev.py fuzz`: see devtools/fuzz."""
+    return run_in_host(prepare(dev_tools=True), ["-m", "devtools.fuzz.run", *arguments], OMP_NUM_THREADS="1")
+
+
+COMMANDS = {
+    "host": host_command,
+    "demo": demo_command,
+    "test": test_command,
+    "bench": bench_command,
+    "fuzz": fuzz_command,
+}
 
 
 def main(arguments: Sequence[str]) -> int:
