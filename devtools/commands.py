@@ -22,6 +22,7 @@ _IS_COMMAND = 'if __name__ == "__main__":'
 OVERVIEW = """\
 python dev.py demo            pictures with and without token pruning, side by side, into demo/out/
 python dev.py test            linters, type checks and all tests; with arguments: pytest, with these arguments
+                              (--host VERSION in front: on another ComfyUI than the one that is fetched)
 python dev.py bench NAME      one benchmark; without a name: which there are
 python dev.py fuzz            random configurations against what must always hold; --help shows the options
 python dev.py host            ComfyUI with this pack loaded; --help shows the options
