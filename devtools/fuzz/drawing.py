@@ -102,8 +102,8 @@ def describe(case: Case) -> Mapping[str, Any]:
 
 def _side(rng: random.Random, family: str) -> int:
     """Latent cells, few more often: that is quick, and what is odd happens there."""
-    least, most = FAMILIES[family].cells
-    return least + int((most - least) * rng.random() ** 2.5 + 0.5)
+    (least, most), multiple = FAMILIES[family].cells, FAMILIES[family].multiple
+    return (least + int((most - least) * rng.random() ** 2.5 + 0.5)) // multiple * multiple
 
 
 def _value(rng: random.Random, one: Any) -> Any:
@@ -130,6 +130,8 @@ def _nodes(rng: random.Random, host: Any, unet: bool) -> tuple[NodeCall, ...]:
         inputs = draw_inputs(rng, host.node(node_id))
         if node_id == "ATEDMApply" and rng.random() < 0.7:
             inputs["schedule"] = draw_inputs(rng, host.node("ATEDMSchedule"))
+            if rng.random() < 0.9:  # few models have attention at the highest and the lowest level
+                inputs["schedule"] |= {"full_level": 1.0, "eighth_level": 1.0}
         if node_id == "ATEDMApply" and rng.random() < 0.1:
             inputs["budget"] = {**draw_inputs(rng, host.node("ATEDMBudget")), "width": 256, "height": 256}
         calls.append((node_id, inputs))

@@ -20,12 +20,14 @@ class Family:
         lengths: of prompts, in tokens.
         frames: batch that it needs, if it needs one.
         cells: least and most latent cells in each direction.
+        multiple: of which they are.
     """
 
     unet: bool
     lengths: tuple[int, ...]
     frames: int | None = None
     cells: tuple[int, int] = (1, 40)
+    multiple: int = 1
 
 
 UNETS = ("sdxl", "sd15", "sd2", "ssd1b", "vega", "refiner")
@@ -43,7 +45,7 @@ TRANSFORMERS = (
 FAMILIES: dict[str, Family] = {
     **{name: Family(True, (77, 77, 154)) for name in UNETS},
     **{name: Family(False, (1, 5, 12, 24)) for name in TRANSFORMERS},
-    **{name: Family(False, (1, 5, 12, 24), cells=(32, 40)) for name in ("pixart_alpha", "pixart_sigma")},
+    **{name: Family(False, (1, 5, 12, 24), cells=(34, 40), multiple=2) for name in ("pixart_alpha", "pixart_sigma")},
     "svd": Family(True, (1,), frames=3, cells=(1, 12)),
 }
 
