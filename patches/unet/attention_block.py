@@ -15,7 +15,7 @@ from ...atedm_core.unet.flops import block_flops
 from ...atedm_core.unet.structure import AttentionBlock
 from ...atedm_core.unet.temporal import TokenUpdates
 from ...report.record import Tally
-from .full_grid import Options, touches
+from .full_grid import Options
 from .memory import Ranking, Slot
 from .pruning_pass import PruningPass, run_all_tokens
 from .run import OBSERVERS_KEY, RUN_KEY, PruneEvent, PruneRun
@@ -141,9 +141,8 @@ def _prune_together(call: _Call, layers: Any, hidden: Tensor, keep: int, remembe
     if remembers and remembered is None and passed.scores is not None:
         run.rankings.store(call.uuids, block.name, Ranking(passed.scores, passed.subset, call.grid, call.sigma))
     _store(slots, passed.updates)
-    on_grid = {"self_on_grid": touches(options, "attn1", block.layers - 1)}
-    on_grid["cross_on_grid"] = touches(options, "attn2", block.layers - 1)
-    call.record(keep, point=passed.point, **on_grid)
+    whole = passed.whole
+    call.record(keep, point=passed.point, self_on_grid="attn1" in whole, cross_on_grid="attn2" in whole)
     if run.maps is not None:
         run.maps.add(block, call.grid, passed.subset, len(call.uuids))
     for observer in options.get(OBSERVERS_KEY, ()):

@@ -53,6 +53,11 @@ class PruningPass:
         assert self._tokens.subset is not None
         return self._tokens.subset
 
+    @property
+    def whole(self) -> set[str]:
+        """Which of `attn1` and `attn2` ran on all tokens after some were dropped, for a foreign patch's sake."""
+        return self._tokens.whole
+
     def run(self, layers: Any, hidden: Tensor, contexts: list[Tensor], options: Options) -> Tensor:
         """All layers of the block, and every token back on the grid: `[B, N, C]` -> `[B, N, C]`."""
         if self.updates is not None and self.settings.prune_from == "block start":
