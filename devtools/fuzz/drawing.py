@@ -61,7 +61,7 @@ def draw_case(seed: int, host: Any) -> Case:
     from comfy.samplers import SAMPLER_NAMES, SCHEDULER_NAMES
 
     rng = random.Random(seed)
-    family = rng.choice(sorted(FAMILIES))
+    family = rng.choice([name for name in sorted(FAMILIES) for _ in range(FAMILIES[name].share)])
     unet = FAMILIES[family].unet
     cells = (_side(rng, family), _side(rng, family))
     sampler = rng.choice(SAMPLER_NAMES)
@@ -71,10 +71,10 @@ def draw_case(seed: int, host: Any) -> Case:
     return Case(
         seed=seed,
         family=family,
-        dtype=rng.choice(HALF) if rng.random() < 0.15 else "float32",
+        dtype=rng.choice(HALF) if rng.random() < 0.1 else "float32",
         cells=cells,
         batch=FAMILIES[family].frames or rng.choice((1, 1, 1, 2, 3)[: most + 2]),
-        steps=rng.choice((1, 2, 3, 3, 4, 5, 6, 8, 12) if cells[0] * cells[1] < 200 else (2, 3, 4, 6)),
+        steps=rng.choice((1, 2, 2, 3, 3, 4, 5, 8, 12) if cells[0] * cells[1] < 100 else (1, 2, 3, 4)),
         cfg=rng.choice((1.0, 1.5, 4.0, 7.0)),
         sampler=sampler,
         scheduler=rng.choice(SCHEDULER_NAMES),
@@ -103,7 +103,7 @@ def describe(case: Case) -> Mapping[str, Any]:
 def _side(rng: random.Random, family: str) -> int:
     """Latent cells, few more often: that is quick, and what is odd happens there."""
     (least, most), multiple = FAMILIES[family].cells, FAMILIES[family].multiple
-    return (least + int((most - least) * rng.random() ** 2.5 + 0.5)) // multiple * multiple
+    return (least + int((most - least) * rng.random() ** 4 + 0.5)) // multiple * multiple
 
 
 def _value(rng: random.Random, one: Any) -> Any:

@@ -21,6 +21,7 @@ class Family:
         frames: batch that it needs, if it needs one.
         cells: least and most latent cells in each direction.
         multiple: of which they are.
+        share: how often it is drawn, compared with others; a slow one less.
     """
 
     unet: bool
@@ -28,6 +29,7 @@ class Family:
     frames: int | None = None
     cells: tuple[int, int] = (1, 40)
     multiple: int = 1
+    share: int = 4
 
 
 UNETS = ("sdxl", "sd15", "sd2", "ssd1b", "vega", "refiner")
@@ -45,8 +47,11 @@ TRANSFORMERS = (
 FAMILIES: dict[str, Family] = {
     **{name: Family(True, (77, 77, 154)) for name in UNETS},
     **{name: Family(False, (1, 5, 12, 24)) for name in TRANSFORMERS},
-    **{name: Family(False, (1, 5, 12, 24), cells=(34, 40), multiple=2) for name in ("pixart_alpha", "pixart_sigma")},
-    "svd": Family(True, (1,), frames=3, cells=(1, 12)),
+    **{
+        name: Family(False, (1, 5, 12, 24), cells=(34, 40), multiple=2, share=2)
+        for name in ("pixart_alpha", "pixart_sigma")
+    },
+    "svd": Family(True, (1,), frames=3, cells=(1, 12), share=1),
 }
 
 
