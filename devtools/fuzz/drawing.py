@@ -55,6 +55,7 @@ class Case:
     neighbour: NodeCall | None
     neighbour_first: bool
     check: str
+    control: bool
 
 
 def draw_case(seed: int, host: Any) -> Case:
@@ -91,6 +92,7 @@ def draw_case(seed: int, host: Any) -> Case:
         neighbour=draw_neighbour(rng, unet) if rng.random() < 0.25 and NEIGHBOURS else None,
         neighbour_first=rng.random() < 0.5,
         check=rng.choice(CHECKS),
+        control=unet and family != "svd" and dtype == "float32" and rng.random() < 0.1,
     )
 
 

@@ -66,8 +66,16 @@ def model(family: str, dtype: str) -> Any:
     return kinds[family].build(dtype=getattr(torch, dtype))
 
 
+@functools.cache
+def _controlnet(family: str) -> Any:
+    from benchmarks import random_models
+
+    return random_models.controlnet(model(family, "float32"))
+
+
 # ComfyUI's models say goodbye to each other, which they cannot once its modules are being taken apart.
 atexit.register(model.cache_clear)
+atexit.register(_controlnet.cache_clear)
 
 
 def conditioning(case: Case, conditions: tuple[Condition, ...]) -> Any:
@@ -78,6 +86,10 @@ def conditioning(case: Case, conditions: tuple[Condition, ...]) -> Any:
 
     kinds: Any = random_models.KINDS if FAMILIES[case.family].unet else random_transformers.TRANSFORMERS
     takes, made = kinds[case.family], []
+    control = _controlnet(case.family).copy() if case.control else None
+    if control is not None:
+        hint = torch.rand(1, 3, *(8 * side for side in case.cells), generator=torch.Generator().manual_seed(case.seed))
+        control.set_cond_hint(hint, 0.7)
     for one in conditions:
         generator = torch.Generator().manual_seed(one.seed)
         extra: dict[str, Any] = {"strength": one.strength}
@@ -90,6 +102,8 @@ def conditioning(case: Case, conditions: tuple[Condition, ...]) -> Any:
             extra["set_area_to_bounds"] = False
         if one.span is not None:
             extra |= {"start_percent": one.span[0], "end_percent": one.span[1]}
+        if control is not None:
+            extra |= {"control": control, "control_apply_to_uncond": False}
         made.append([torch.randn(1, one.tokens, takes.context, generator=generator), extra])
     return made
 

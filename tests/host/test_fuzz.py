@@ -59,6 +59,7 @@ def quick(**changes: Any) -> Case:
         "neighbour": None,
         "neighbour_first": False,
         "check": "repeat",
+        "control": False,
     }
     return Case(**{**usual, **changes})
 
