@@ -51,7 +51,7 @@ class Case:
     @property
     def key(self) -> str:
         """A name for files: equal for cases that do the same, whatever the pack's defaults are today."""
-        told: dict[str, Any] = {"sampling": asdict(self.sampling)}
+        told: dict[str, Any] = {"sampling": self.sampling.told()}
         if self.pruning is not None:
             told["schedule"] = _told(self.pruning.schedule, PAPER_SCHEDULE)
             told["settings"] = _told(self.pruning.settings, PAPER_SETTINGS)
