@@ -1,4 +1,4 @@
-"""Sets of captions that share nothing: for each of the lab's subjects one to choose settings by, one to confirm them by.
+"""Sets of captions that share nothing: for each of the lab's subjects one to choose settings by and one to confirm.
 
 All are scenes that the subject's model was never trained on, and every picture has a seed of its own.
 """

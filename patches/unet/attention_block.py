@@ -136,7 +136,7 @@ def _prune_together(call: _Call, layers: Any, hidden: Tensor, keep: int, remembe
     _store(slots, passed.updates)
     on_grid = {"self_on_grid": touches(options, "attn1", block.layers - 1)}
     on_grid["cross_on_grid"] = touches(options, "attn2", block.layers - 1)
-    call.record(keep, point=passed.point, **on_grid)
+    call.record(keep, point=passed.point, weighted=settings.weighs, **on_grid)
     if run.maps is not None:
         run.maps.add(block, call.grid, passed.subset, len(call.uuids))
     for observer in options.get(OBSERVERS_KEY, ()):

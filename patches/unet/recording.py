@@ -76,7 +76,7 @@ def _why_whole(schedule: DSAPSchedule, block: AttentionBlock, timeline: tuple[tu
 
 def _settings(schedule: DSAPSchedule, settings: PruneSettings) -> tuple[tuple[str, str], ...]:
     names = ("prune_ratio", "early_percent", "early_ratio", "early_blocks", "ramp")
-    scales = zip(LEVEL_NAMES, schedule.level_scales, strict=False)
+    scales = zip(LEVEL_NAMES, schedule.level_scales or (), strict=False)
     shown: dict[str, object] = {name: getattr(schedule, name) for name in names}
     shown |= {f"{name}_level": scale for name, scale in scales if scale != 1.0}
     return shown_settings(shown | vars(settings))
