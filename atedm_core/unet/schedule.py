@@ -21,7 +21,7 @@ RAMPS: tuple[Ramp, ...] = get_args(Ramp)
 
 MAX_RATIO = 0.95
 PAPER_RATIO, PAPER_EARLY_PERCENT = 0.63, 0.3
-DEFAULT_RATIO, DEFAULT_EARLY_PERCENT = 0.65, 0.0
+DEFAULT_RATIO, DEFAULT_EARLY_PERCENT = 0.66, 0.0
 """No block is spared early; shallow levels are, always (`docs/fidelity.md`)."""
 SHALLOW = 0.5
 """A level is shallow whose deepest attention block has less than this share of the model's most layers."""

@@ -37,10 +37,10 @@ GWPR = replace(DEFAULTS, ranking="self-attention")
 LEAST_REDUNDANT = Pruning(SCHEDULE, replace(GWPR, selection="top-k"), "least redundant")
 BOTH_LEVELS, HALF_LESS = (1.0, 1.0, 1.0), (1.0, 0.5, 1.0)
 """Level scales: SDXL's half-resolution level pruned as much as the rest, as in the paper, or half as much."""
-RATIOS = (0.25, 0.4, 0.5, 0.65, 0.75, 0.85, 0.92)
+RATIOS = (0.25, 0.4, 0.5, 0.66, 0.75, 0.85, 0.92)
 MAP_STEPS = (4, 6, 8, 12, 20, 30, 50)
 MAP_SAMPLERS = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde")
-MAP_RATIOS = (0.3, 0.5, 0.65)
+MAP_RATIOS = (0.3, 0.5, 0.66)
 FEWER = {
     4: (2, 3),
     6: (4, 5),
@@ -318,7 +318,7 @@ def peers(sizes: Sizes, solve: _Solver) -> list[Row]:
             label = ", ".join(f"{key} {value:g}" for key, value in arguments)
             rows.append(_row("peers", f"{titles[name]}, {label}", None, sizes.ablation, peer=Peer(name, arguments)))
     for threshold in (0.1, 0.2):
-        for ratio in (0.4, 0.65):
+        for ratio in (0.4, 0.66):
             peer = Peer("easy_cache", (("threshold", threshold),))
             name = f"AT-EDM {ratio:g} and EasyCache, threshold {threshold:g}"
             rows.append(_row("peers", name, at_ratio(Pruning(), ratio), sizes.ablation, peer=peer))
