@@ -48,6 +48,13 @@ class TokenSubset:
         # The earlier one where two are equally near.
         return torch.where(gap_after < gap_before, after, before)
 
+    @cached_property
+    def members(self) -> Tensor:
+        """`[B, K]` float32: how many tokens each kept one stands for, itself included."""
+        slots = self._slots_of_dropped
+        ones = torch.ones_like(self.keep_index, dtype=torch.float32)
+        return ones.scatter_add_(1, slots, ones.new_ones(()).expand_as(slots))
+
     @classmethod
     def top(cls, scores: Tensor, keep: int, order: EvenOrder | None = None) -> TokenSubset:
         """The `keep` (1 to N) best tokens of each sample by `scores` `[B, N]`.
@@ -55,7 +62,8 @@ class TokenSubset:
         Equal scores come in the grid's `order`; without it they go to the earlier position. A ValueError names scores
         of another shape and a number outside its range.
         """
-        return cls.from_order(_best_first(scores, keep, order), keep)
+        _check_scores(scores, keep)
+        return cls.from_order(best_first(scores, order), keep)
 
     @classmethod
     def stratified(
@@ -74,9 +82,10 @@ class TokenSubset:
                 f"grid {grid[0]} x {grid[1]} with cells of {cell} does not fit {tokens} tokens: "
                 "height * width must be the number of tokens, and a cell's edge 1 or more"
             )
-        best_first = _best_first(scores, keep, order or EvenOrder.of(grid, scores.device))
-        positions = torch.arange(tokens, device=scores.device).expand_as(best_first)
-        ranks = torch.empty_like(best_first).scatter_(1, best_first, positions)
+        _check_scores(scores, keep)
+        preferred = best_first(scores, order or EvenOrder.of(grid, scores.device))
+        positions = torch.arange(tokens, device=scores.device).expand_as(preferred)
+        ranks = torch.empty_like(preferred).scatter_(1, preferred, positions)
         # Max pooling is the search for the best of every cell in one kernel, and tells where it was found. Ranks are
         # exact in float32 up to 4096 x 4096 tokens.
         planes = -ranks.float().unflatten(1, (1, *grid))
@@ -108,6 +117,19 @@ class TokenSubset:
         """The kept tokens of `x`: `[B, N, C]` -> `[B, K, C]`."""
         return gather_tokens(x, self.keep_index)
 
+    def mean(self, x: Tensor) -> Tensor:
+        """Of `x` `[B, N, C]`, for each kept token the mean over those that it stands for: `[B, K, C]`.
+
+        Summed in float32 at least, in an order that is the same every time.
+        """
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        total = add_tokens(self.gather(x).to(dtype), self._slots_of_dropped, gather_tokens(x, self.drop_index))
+        return (total / self.members.unsqueeze(-1)).to(x.dtype)
+
+    @property
+    def _slots_of_dropped(self) -> Tensor:
+        return self.source_index.gather(1, self.drop_index) if self.stand_ins is None else self.stand_ins
+
     def expand(self, y: Tensor) -> Tensor:
         """Every position gets its stand-in's row of `y`: `[B, K, C]` -> `[B, N, C]`."""
         return gather_tokens(y, self.source_index)
@@ -126,6 +148,18 @@ def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
 def scatter_tokens(x: Tensor, index: Tensor, rows: Tensor) -> Tensor:
     """`x` `[B, N, C]` with its rows at `index` `[B, K]` replaced by `rows` `[B, K, C]`."""
     return x.scatter(1, index.unsqueeze(-1).expand_as(rows), rows)
+
+
+def add_tokens(x: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """`x` `[B, K, C]`, written to, with `rows` `[B, M, C]` added at `index` `[B, M]`, which may repeat."""
+    rows = rows.to(x.dtype)
+    if x.device.type != "cuda":
+        return x.scatter_add_(1, index.unsqueeze(-1).expand_as(rows), rows)
+    # There `scatter_add` adds in any order, and this one sorts first.
+    samples, kept, channels = x.shape
+    flat = index + torch.arange(0, samples * kept, kept, device=index.device).unsqueeze(1)
+    x.view(-1, channels).index_put_((flat.flatten(),), rows.reshape(-1, channels), accumulate=True)
+    return x
 
 
 @dataclass(frozen=True)
@@ -164,13 +198,16 @@ def kept_tokens(tokens: int, ratio: float) -> int:
     return max(1, round(tokens * (1.0 - ratio)))
 
 
-def _best_first(scores: Tensor, keep: int, order: EvenOrder | None) -> Tensor:
-    """`[B, N]`, positions by descending score, of which `keep` can be taken."""
+def best_first(scores: Tensor, order: EvenOrder | None) -> Tensor:
+    """`[B, N]`, positions by descending score `[B, N]`; equal ones in the grid's `order`, or the earlier one first."""
+    if order is None:
+        return scores.sort(dim=1, descending=True, stable=True).indices
+    return order.positions[scores[:, order.positions].sort(dim=1, descending=True, stable=True).indices]
+
+
+def _check_scores(scores: Tensor, keep: int) -> None:
     if scores.ndim != 2 or not 1 <= keep <= scores.shape[1]:
         raise ValueError(
             f"cannot keep {keep} tokens by scores of shape {tuple(scores.shape)}: "
             "scores are [samples, tokens], and 1 to all tokens can stay"
         )
-    if order is None:
-        return scores.sort(dim=1, descending=True, stable=True).indices
-    return order.positions[scores[:, order.positions].sort(dim=1, descending=True, stable=True).indices]

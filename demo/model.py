@@ -96,11 +96,15 @@ def grouped(operations: type, groups: int) -> type:
 
 
 def build_sdxl(
-    config: DemoConfig, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    config: DemoConfig,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    computed: torch.dtype | None = None,
 ) -> comfy.model_base.SDXL:
     """An SDXL model of the host with our sizes and weights still to be filled in;
 
-    V-prediction with zero terminal SNR.
+    V-prediction with zero terminal SNR. `dtype` is that of the weights; `computed` in another, if the host's choice for
+    the device is not to be asked.
 
     Zero terminal SNR because these pictures are one flat colour for the most part: with SDXL's own schedule the last
     bit of signal in the noisiest step says how bright the picture is, and sampling from pure noise would then start
@@ -109,7 +113,8 @@ def build_sdxl(
     unet = config.unet.host(2 * config.text.width, config.text.width)
     model_config = comfy.supported_models.SDXL(unet)
     model_config.unet_config["num_head_channels"] = config.unet.head_channels
-    manual = comfy.model_management.unet_manual_cast(dtype, device or torch.device("cpu"))
+    manual = computed or comfy.model_management.unet_manual_cast(dtype, device or torch.device("cpu"))
+    manual = None if manual == dtype else manual
     model_config.set_inference_dtype(dtype, manual)
     model_config.custom_operations = grouped(comfy.ops.pick_operations(dtype, manual), config.unet.norm_groups)
     kind = model_config.model_type({"v_pred": None, "ztsnr": None})
@@ -130,12 +135,14 @@ def build_clip(config: DemoConfig, state: Mapping[str, Tensor] | None = None) ->
     )
 
 
-def load_model(config: DemoConfig, state: Mapping[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
-    """MODEL: the U-Net `state` in an SDXL of the host."""
+def load_model(
+    config: DemoConfig, state: Mapping[str, Tensor], dtype: torch.dtype | None = None
+) -> comfy.model_patcher.ModelPatcher:
+    """MODEL: the U-Net `state` in an SDXL of the host, computed in `dtype`; without it, as the host sees fit."""
     load_device = comfy.model_management.get_torch_device()
     parameters = sum(v.numel() for v in state.values())
-    dtype = comfy.model_management.unet_dtype(device=load_device, model_params=parameters)
-    model = build_sdxl(config, comfy.model_management.unet_offload_device(), dtype)
+    stored = dtype or comfy.model_management.unet_dtype(device=load_device, model_params=parameters)
+    model = build_sdxl(config, comfy.model_management.unet_offload_device(), stored, computed=dtype)
     model.diffusion_model.load_state_dict(state)
     return comfy.model_patcher.CoreModelPatcher(
         model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device()
@@ -169,14 +176,16 @@ def load_vae(config: DemoConfig, state: Mapping[str, Tensor]) -> comfy.sd.VAE:
     return vae
 
 
-def load(file: Path) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
-    """(MODEL, CLIP, VAE) from a file; raises DemoFileError where it cannot be used."""
+def load(
+    file: Path, dtype: torch.dtype | None = None
+) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+    """(MODEL, CLIP, VAE) from a file, the model in `dtype`; raises DemoFileError where it cannot be used."""
     content = read(file)
     try:
         config = DemoConfig.from_dict(content.config)
         stored = torch.tensor(content.tokens)
         return (
-            load_model(config, content.unet),
+            load_model(config, content.unet, dtype),
             load_clip(config, content.text, stored),
             load_vae(config, content.pixels),
         )

@@ -112,6 +112,14 @@ class ATEDMApply(io.ComfyNode):
                     "Whose attention counts in a ranking by self-attention. 'lattice': about 256 tokens, evenly "
                     "spread. 'all': every token, as in the paper, which costs more.",
                 ),
+                advanced_combo(
+                    "merge",
+                    choices.MERGES,
+                    DEFAULT_SETTINGS.merge,
+                    "What a kept token is to the dropped ones that it stands for. 'mean': their mean goes through the "
+                    "layers, and counts in attention for all of them. 'weight': it goes as it is, and counts for all "
+                    "of them. 'none': it counts as one, as in the paper.",
+                ),
             ],
             outputs=[faster_model()],
         )

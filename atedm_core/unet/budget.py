@@ -67,6 +67,7 @@ def budget_of(
     settings: PruneSettings = DEFAULT_SETTINGS,
 ) -> Budget:
     """What a schedule costs, level by level; arguments are those of `solve_budget`."""
+    schedule = schedule.for_model(structure)
     fresh = settings.fresh_share
     kinds = [(remembered, share) for remembered, share in ((False, fresh), (True, 1.0 - fresh)) if share > 0]
     passes = [
@@ -80,7 +81,8 @@ def budget_of(
 
         def pruned(block: AttentionBlock, progress: float, remembered: bool) -> int:
             kept = kept_tokens(tokens, schedule.ratio(progress, block))
-            return block_flops(block, tokens, kept, point=settings.point(block.layers, remembered=remembered))
+            point = settings.point(block.layers, remembered=remembered)
+            return block_flops(block, tokens, kept, point=point, weighted=settings.weighs)
 
         spent = sum(weight * pruned(block, at, remembered) for block in blocks for at, remembered, weight in passes)
         full = sum(block_flops(block, tokens) for block in blocks)
@@ -89,6 +91,15 @@ def budget_of(
     levels = tuple(cost(level) for level in sorted({block.level for block in structure.blocks}))
     full = unet_flops(structure, latent)
     return Budget(schedule, full, full - sum(level.flops_full - level.flops for level in levels), levels)
+
+
+def share_left(structure: UNetStructure, latent: tuple[int, int], ratio: float) -> float:
+    """The share of an evaluation's FLOPs that the defaults leave at a prune ratio, on a latent of (height, width)."""
+    schedule = replace(DEFAULT_SCHEDULE, prune_ratio=ratio).for_model(structure)
+    pruned = unet_flops(
+        structure, latent, lambda block: schedule.ratio(1.0, block), weighted=DEFAULT_SETTINGS.weighs and ratio > 0
+    )
+    return pruned / unet_flops(structure, latent)
 
 
 def solve_budget(
@@ -115,7 +126,7 @@ def solve_budget(
         raise ValueError(
             f"saving is {saving:.1%}, but with this schedule at most {most.saving:.1%} can be saved (an ideal speed-up "
             f"of {most.speed_up:.2f}x) at this size: the rest of the model is not pruned. Ask for less, prune earlier "
-            "in the block, spare fewer blocks, or make the picture larger."
+            "in the block, spare fewer blocks and levels, or make the picture larger."
         )
     low, high = 0.0, MAX_RATIO
     if at(low).saving >= saving:

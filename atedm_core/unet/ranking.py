@@ -56,14 +56,16 @@ def rank_tokens(settings: PruneSettings, attention: LayerAttention, grid: tuple[
 
 
 def rank_states(
-    settings: PruneSettings, hidden: Tensor, grid: tuple[int, int], order: EvenOrder | None = None
+    settings: PruneSettings, hidden: Tensor, keep: int, grid: tuple[int, int], order: EvenOrder | None = None
 ) -> Tensor:
     """Scores `[B, N]` of the rankings that need no attention, by the states `[B, N, C]` at the pruning point.
+
+    `keep` is how many of the N tokens are to stay.
 
     They are float32 (float64 for float64 states). The grid's `order` is made anew where it is not given.
     """
     if settings.ranking == "redundancy":
-        return redundancy_scores(hidden, grid, order)
+        return redundancy_scores(hidden, grid, keep, order)
     return (order or EvenOrder.of(grid, hidden.device)).scores.expand(len(hidden), -1)
 
 

@@ -57,15 +57,21 @@ def stand_in_by_grid(subset: TokenSubset, grid: tuple[int, int]) -> TokenSubset:
 
 
 def recover(
-    how: Recovery, subset: TokenSubset, before: Tensor, after: Tensor, grid: tuple[int, int] | None = None
+    how: Recovery,
+    subset: TokenSubset,
+    before: Tensor,
+    after: Tensor,
+    grid: tuple[int, int] | None = None,
+    entered: Tensor | None = None,
 ) -> Tensor:
     """The full grid `[B, N, C]` again, after an attention block that was run on the kept tokens.
 
     Kept tokens have their state at the end, `after` `[B, K, C]` (with `update` to rounding). Dropped ones get, where
     `before` `[B, N, C]` are the states at the pruning point:
 
-    - `update`: their own state and their stand-in's change since pruning; `temporal` is the same for tokens of which
-      nothing is remembered (`temporal.recover_with_own` is for the others).
+    - `update`: their own state and their stand-in's change since pruning. Where `entered` `[B, K, C]`, means of several
+      tokens, went through the layers in the kept ones' place, these too have their own state and that change.
+      `temporal` is the same for tokens of which nothing is remembered (`temporal.recover_with_own` is for the others).
     - `copy` (the paper): their stand-in's state; `zero`: zero.
     - `interpolate`: the mean of the nearest four kept states, weighted by inverse squared distance on the grid (Shepard
       1968), which is what interpolation is on scattered points.
@@ -81,7 +87,7 @@ def recover(
         if grid is None:
             raise ValueError("recovery 'interpolate' needs the grid: give (height, width) in tokens")
         return _interpolate(subset, after, grid)
-    return subset.expand(after - subset.gather(before)).add_(before)
+    return subset.expand(after - (subset.gather(before) if entered is None else entered)).add_(before)
 
 
 def _interpolate(subset: TokenSubset, after: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -1,33 +1,51 @@
-"""Ranking tokens by how much is lost without them: those that nothing near them resembles stay.
+"""Ranking tokens by how much is lost without them: those that nothing kept resembles stay.
 
-A lattice of anchors, one token of every 2 x 2 cell, is kept before all others; of the rest, the less alike a token is
-to its most similar anchor, the higher it ranks. Token merging goes by the same similarity (ToMe, Bolya and Hoffman
-2023, section 4), between keys; here it is between hidden states at the pruning point, which is where a dropped token
-is given back the change of its most similar kept one.
+It goes in two rounds. A lattice of anchors, one token of every 4 x 4 cell, is kept before all others. Half of what may
+stay beside them are the tokens least like any anchor; these are anchors too from then on, and the rest rank by how
+little they resemble the most similar of all anchors. So what stays follows the picture's content, and a few tokens are
+enough: anchors on a lattice of 2 x 2 cells alone took all there was to keep beyond a ratio of 0.7 (`docs/fidelity.md`).
+
+Token merging goes by the same similarity (ToMe, Bolya and Hoffman 2023, section 4), between keys; here it is between
+hidden states at the pruning point, which is where a dropped token is given back the change of its most similar kept
+one. Picking those farthest from all picked so far is greedy k-center clustering (Gonzalez 1985), here many at a time.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from ..tokens import EvenOrder
-from .similarity import highest_cosine
+from ..tokens import EvenOrder, best_first, gather_tokens
+from .similarity import cosines_among
 
-CELL = 2
+CELL = 4
+MOST_PICKED = 0.25
+"""Share of all tokens that the first round picks at most: more would cost what a low ratio saves."""
 
 
-def redundancy_scores(hidden: Tensor, grid: tuple[int, int], order: EvenOrder | None = None) -> Tensor:
-    """Scores `[B, N]`: anchors over 0.5, the highest of them evenly spread; the others up to 0.5.
+def redundancy_scores(hidden: Tensor, grid: tuple[int, int], keep: int, order: EvenOrder | None = None) -> Tensor:
+    """Scores `[B, N]` by which `keep` of N tokens are to stay: anchors over 0.9, the first round's 0.75, others to 0.5.
 
     They are float32 (float64 for float64 states `[B, N, C]`). `grid` is (height, width) in tokens; its `order` is made
-    anew where it is not given.
+    anew where it is not given, and ranks the anchors.
     """
     order = order or EvenOrder.of(grid, hidden.device)
+    highest_with = cosines_among(hidden)
 
-    def anchors(states: Tensor) -> Tensor:
-        return states.unflatten(1, grid)[:, ::CELL, ::CELL].flatten(1, 2)
+    def lattice(rows: Tensor) -> Tensor:
+        return rows.unflatten(1, grid)[:, ::CELL, ::CELL]
 
-    scores = (1.0 - highest_cosine(hidden, anchors)).clamp_min(0.0) / 4.0
-    # Anchors are the quarter of the grid that comes first in its even order.
-    scores.unflatten(1, grid)[:, ::CELL, ::CELL] = order.scores.unflatten(0, grid)[::CELL, ::CELL]
+    def unlike(highest: Tensor) -> Tensor:
+        scores = (1.0 - highest).clamp_min(0.0) / 4.0
+        # Anchors come before all others, in the grid's even order, of which they are the first.
+        lattice(scores)[:] = lattice(order.scores.unsqueeze(0))
+        return scores
+
+    highest = highest_with(lambda rows: lattice(rows).flatten(1, 2))
+    scores = unlike(highest)
+    anchors = lattice(scores)[0].numel()
+    picked = min((keep - anchors) // 2, int(MOST_PICKED * scores.shape[1]))
+    if picked > 0:
+        first = best_first(scores, order)[:, anchors : anchors + picked]
+        scores = unlike(highest.maximum(highest_with(lambda rows: gather_tokens(rows, first))))
+        scores.scatter_(1, first, 0.75)
     return scores

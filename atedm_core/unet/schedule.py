@@ -8,7 +8,7 @@ so for the first 15 of 50 steps the first attention block of each down stage and
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ..checks import check_choice, check_range
@@ -21,8 +21,10 @@ RAMPS: tuple[Ramp, ...] = get_args(Ramp)
 
 MAX_RATIO = 0.95
 PAPER_RATIO, PAPER_EARLY_PERCENT = 0.63, 0.3
-DEFAULT_RATIO, DEFAULT_EARLY_PERCENT = 0.56, 0.0
-"""No block is spared early, and a lower ratio pays for it (`docs/fidelity.md`)."""
+DEFAULT_RATIO, DEFAULT_EARLY_PERCENT = 0.66, 0.0
+"""No block is spared early; shallow levels are, always (`docs/fidelity.md`)."""
+SHALLOW = 0.5
+"""A level is shallow whose deepest attention block has less than this share of the model's most layers."""
 MAX_LEVEL_SCALE = 2.0
 
 
@@ -40,6 +42,7 @@ class DSAPSchedule:
             `linear` or `cosine` over the early phase.
         level_scales: 0 to 2 in the order of `LEVEL_NAMES`, what `prune_ratio` is multiplied with, up to 0.95; 1 where
             none is given. 0 leaves a level whole, as the paper's dagger variant does at SDXL's half-resolution level.
+            `None` for what suits the model (`for_model`).
     """
 
     prune_ratio: float = DEFAULT_RATIO
@@ -47,7 +50,7 @@ class DSAPSchedule:
     early_ratio: float = 0.0
     early_blocks: EarlyBlocks = "stage ends"
     ramp: Ramp = "step"
-    level_scales: tuple[float, ...] = ()
+    level_scales: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_range("prune_ratio", self.prune_ratio, 0.0, MAX_RATIO)
@@ -55,14 +58,16 @@ class DSAPSchedule:
         check_range("early_ratio", self.early_ratio, 0.0, MAX_RATIO)
         check_choice("early_blocks", self.early_blocks, EARLY_BLOCKS)
         check_choice("ramp", self.ramp, RAMPS)
-        if len(self.level_scales) > len(LEVEL_NAMES):
-            raise ValueError(f"level_scales has {len(self.level_scales)} values: give at most {len(LEVEL_NAMES)}")
-        for name, scale in zip(LEVEL_NAMES, self.level_scales, strict=False):
+        scales = self.level_scales or ()
+        if len(scales) > len(LEVEL_NAMES):
+            raise ValueError(f"level_scales has {len(scales)} values: give at most {len(LEVEL_NAMES)}")
+        for name, scale in zip(LEVEL_NAMES, scales, strict=False):
             check_range(f"{name}_level", scale, 0.0, MAX_LEVEL_SCALE)
 
     def ratio(self, progress: float, block: AttentionBlock) -> float:
         """The share of tokens to drop in `block` at `progress` (0 to 1, from most to least noise)."""
-        scale = self.level_scales[block.level] if block.level < len(self.level_scales) else 1.0
+        scales = self.level_scales or ()
+        scale = scales[block.level] if block.level < len(scales) else 1.0
         full = min(MAX_RATIO, self.prune_ratio * scale)
         spared = self.early_blocks == "all" or (self.early_blocks == "stage ends" and block.ends_stage)
         if progress >= self.early_percent or not spared:
@@ -72,10 +77,25 @@ class DSAPSchedule:
         risen = {"step": 0.0, "linear": share, "cosine": (1.0 - math.cos(math.pi * share)) / 2.0}[self.ramp]
         return low + (full - low) * risen
 
+    def for_model(self, structure: UNetStructure) -> DSAPSchedule:
+        """The same with the levels that suit a model, where none were given: its shallow levels stay whole.
+
+        A block's first layer runs on all tokens, so in a shallow block little is saved for the same error: SDXL's
+        half-resolution blocks have 2 layers, its quarter-resolution ones 10.
+        """
+        if self.level_scales is not None:
+            return self
+        depths: dict[int, int] = {}
+        for block in structure.blocks:
+            depths[block.level] = max(block.layers, depths.get(block.level, 0))
+        most = max(depths.values(), default=0)
+        scales = tuple(float(depths.get(level, most) >= SHALLOW * most) for level in range(len(LEVEL_NAMES)))
+        return replace(self, level_scales=scales)
+
     def check_levels(self, structure: UNetStructure) -> None:
         """Refuse, by a ValueError that names it, a scale for a level at which the model has no attention."""
         present = {block.level for block in structure.blocks}
-        for level, scale in enumerate(self.level_scales):
+        for level, scale in enumerate(self.level_scales or ()):
             if scale != 1.0 and level not in present:
                 has = ", ".join(LEVEL_NAMES[found] for found in sorted(present))
                 raise ValueError(
@@ -85,4 +105,4 @@ class DSAPSchedule:
 
 
 DEFAULT_SCHEDULE = DSAPSchedule()
-PAPER_SCHEDULE = DSAPSchedule(PAPER_RATIO, PAPER_EARLY_PERCENT)
+PAPER_SCHEDULE = DSAPSchedule(PAPER_RATIO, PAPER_EARLY_PERCENT, level_scales=())

@@ -11,6 +11,7 @@ Ranking = Literal["redundancy", "self-attention", "cross-attention", "none"]
 Selection = Literal["stratified", "top-k"]
 StandIn = Literal["cosine", "attention", "grid"]
 Recovery = Literal["update", "copy", "zero", "interpolate", "temporal"]
+Merge = Literal["mean", "weight", "none"]
 Voters = Literal["all", "lattice"]
 PrunePoint = Literal["after first layer", "inside first layer", "block start"]
 """Where tokens are dropped: after the first layer (the paper), after its self-attention, or before it."""
@@ -18,6 +19,7 @@ RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 STAND_INS: tuple[StandIn, ...] = get_args(StandIn)
 RECOVERIES: tuple[Recovery, ...] = get_args(Recovery)
+MERGES: tuple[Merge, ...] = get_args(Merge)
 VOTERS: tuple[Voters, ...] = get_args(Voters)
 PRUNE_POINTS: tuple[PrunePoint, ...] = get_args(PrunePoint)
 MAX_ITERATIONS = 20
@@ -53,6 +55,9 @@ class PruneSettings:
         prune_from: where in an attention block tokens are dropped (`prune_point`).
         rank_interval: 1 to 20, where attention ranks: at every n-th noise level, with the last ranking in between.
         voters: whose attention ranks in self-attention: `all` queries (the paper), or a regular `lattice` of about 256.
+        merge: what a kept token is to the dropped ones that it stands for. With `weight` it counts in self-attention
+            for as many tokens as it stands for (proportional attention: ToMe, Bolya and Hoffman 2023, section 3), with
+            `mean` it also goes through the layers as the mean of them; with `none` (the paper) it is itself alone.
     """
 
     ranking: Ranking = "redundancy"
@@ -63,6 +68,7 @@ class PruneSettings:
     prune_from: PrunePoint = "after first layer"
     rank_interval: int = 1
     voters: Voters = "lattice"
+    merge: Merge = "mean"
 
     def __post_init__(self) -> None:
         check_choice("ranking", self.ranking, RANKINGS)
@@ -71,6 +77,7 @@ class PruneSettings:
         check_choice("recovery", self.recovery, RECOVERIES)
         check_choice("prune_from", self.prune_from, PRUNE_POINTS)
         check_choice("voters", self.voters, VOTERS)
+        check_choice("merge", self.merge, MERGES)
         check_range("iterations", self.iterations, 1, MAX_ITERATIONS)
         check_range("rank_interval", self.rank_interval, 1, MAX_RANK_INTERVAL)
 
@@ -85,6 +92,11 @@ class PruneSettings:
         return self.ranking == "self-attention" and self.stand_in != "attention"
 
     @property
+    def weighs(self) -> bool:
+        """Whether kept tokens count in self-attention for those that they stand for, who have to be there for it."""
+        return self.merge != "none" and self.recovery != "zero"
+
+    @property
     def fresh_share(self) -> float:
         """Share of noise levels at which attention ranks the tokens anew, 0 to 1."""
         return 1.0 / self.rank_interval if self.ranks_by_attention else 0.0
@@ -95,5 +107,7 @@ class PruneSettings:
 
 
 DEFAULT_SETTINGS = PruneSettings()
-PAPER_SETTINGS = PruneSettings("self-attention", 10, "top-k", "attention", "copy", "after first layer", voters="all")
+PAPER_SETTINGS = PruneSettings(
+    "self-attention", 10, "top-k", "attention", "copy", "after first layer", voters="all", merge="none"
+)
 """AT-EDM's own recipe (Wang et al., CVPR 2024). It iterates until nothing changes, which ten rounds come to."""

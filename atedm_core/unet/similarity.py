@@ -29,16 +29,24 @@ def along_each(candidates: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda tokens: torch.bmm(tokens.to(dtype), directions)
 
 
-def highest_cosine(tokens: Tensor, pick: Callable[[Tensor], Tensor]) -> Tensor:
-    """The cosines `[B, M]` of tokens `[B, M, C]` with the most alike of the K that `pick` takes; 0 for a zero token."""
+def cosines_among(tokens: Tensor) -> Callable[[Callable[[Tensor], Tensor]], Tensor]:
+    """From tokens `[B, M, C]`, what takes a way to pick K of them to the highest cosine of each with any of these.
+
+    That is `[B, M]`, 0 for a zero token.
+    """
     half = tokens.dtype in HALF_DTYPES
     rows = tokens if half else torch.nn.functional.normalize(tokens, dim=-1)
-    candidates = pick(rows)
-    columns = candidates.transpose(1, 2)
-    along = along_each(candidates) if half else (lambda chunk: torch.bmm(chunk, columns))
-    parts = [along(chunk).amax(dim=-1) for chunk in rows.split(chunk_rows(candidates[..., 0].numel()), dim=1)]
-    highest = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-    return highest / _length(tokens) if half else highest
+    lengths = _length(tokens) if half else None
+
+    def highest_with(pick: Callable[[Tensor], Tensor]) -> Tensor:
+        candidates = pick(rows)
+        columns = candidates.transpose(1, 2)
+        along = along_each(candidates) if half else (lambda chunk: torch.bmm(chunk, columns))
+        parts = [along(chunk).amax(dim=-1) for chunk in rows.split(chunk_rows(candidates[..., 0].numel()), dim=1)]
+        highest = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return highest if lengths is None else highest / lengths
+
+    return highest_with
 
 
 def _length(x: Tensor) -> Tensor:

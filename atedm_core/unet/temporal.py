@@ -85,16 +85,26 @@ def oldest_first(scores: Tensor, age: Tensor) -> Tensor:
 
 
 def recover_with_own(
-    subset: TokenSubset, before: Tensor, after: Tensor, own: TokenUpdates, start: Tensor | None = None
+    subset: TokenSubset,
+    before: Tensor,
+    after: Tensor,
+    own: TokenUpdates,
+    start: Tensor | None = None,
+    entered: Tensor | None = None,
 ) -> tuple[Tensor, TokenUpdates]:
     """The full grid `[B, N, C]` again, and what to remember: `own` with the kept tokens' updates in it, their age 0.
 
     Kept tokens are as they came out, `after` `[B, K, C]`; dropped ones add their own last update to their state
     `before` `[B, N, C]`, at the pruning point. One that has none, and every one of a sample whose memory is not to be
     trusted, adds its stand-in's change since pruning (recovery `update`). `start` `[B, N, C]` are the states from which
-    remembered updates count, where that is not the pruning point.
+    remembered updates count, where that is not the pruning point. Where `entered` `[B, K, C]`, means of several tokens,
+    went through the layers in the kept ones' place, these have their own state and the change of that.
     """
-    change = after - subset.gather(before)
+    if entered is None:
+        change = after - subset.gather(before)
+    else:
+        change = after - entered
+        after = subset.gather(before) + change
     fresh = change if start is None else after - subset.gather(start)
     usable = (own.known & is_trusted(subset, fresh, own).unsqueeze(1)).unsqueeze(-1)
     filled = torch.where(usable, (before if start is None else start) + own.update, before + subset.expand(change))

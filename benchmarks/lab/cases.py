@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from .captions import CaptionSet
@@ -10,13 +10,22 @@ from .captions import CaptionSet
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a picture is drawn; the defaults are those that the demo model was judged with."""
+    """How a picture is drawn; the defaults are those that the demo model was judged with.
+
+    `dtype` is a name of PyTorch's, of the weights and of all that is computed in the model.
+    """
 
     steps: int = 20
     cfg: float = 4.0
     sampler: str = "euler"
     scheduler: str = "normal"
     size: int = 256
+    dtype: str = "float32"
+
+    def told(self) -> dict[str, Any]:
+        """The fields, for a case's key; float32 goes without saying."""
+        found = asdict(self)
+        return {name: value for name, value in found.items() if (name, value) != ("dtype", "float32")}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
@@ -13,7 +14,7 @@ from comfy.patcher_extension import WrappersMP
 from ...atedm_core.checks import check_range
 from ...atedm_core.forecast_plan import ForecastSettings
 from ...atedm_core.spending import SamplerGroup, Spending, spend
-from ...atedm_core.unet.flops import unet_flops
+from ...atedm_core.unet.budget import share_left
 from ...atedm_core.unet.schedule import DSAPSchedule
 from ...atedm_core.unet.settings import DEFAULT_SETTINGS
 from ...atedm_core.unet.structure import UNetStructure
@@ -114,7 +115,9 @@ def _begin(method: AutoMethod, asked: Asked) -> AutoRun:
     run.spending = spend(method.speed_up, asked.steps, group_of(kind), least_real, _cost_of(method, asked.latent))
     ratio, compute = run.spending.prune_ratio, run.spending.compute
     if ratio > 0 and method.structure is not None:
-        run.prune = pruning.begin(Method(DSAPSchedule(ratio), DEFAULT_SETTINGS, method.structure), asked)
+        run.prune = pruning.begin(
+            Method(DSAPSchedule(ratio).for_model(method.structure), DEFAULT_SETTINGS, method.structure), asked
+        )
     if compute < 1.0:
         run.forecast = forecasts.begin(ForecastMethod(ForecastSettings(compute)), asked)
     return run
@@ -130,8 +133,7 @@ def group_of(kind: SamplerKind) -> SamplerGroup:
 def _cost_of(method: AutoMethod, latent: tuple[int, int]) -> CostOf | None:
     if method.structure is None or method.cost_of is not None:
         return method.cost_of
-    structure, full = method.structure, unet_flops(method.structure, latent)
-    return lambda ratio: unet_flops(structure, latent, ratio) / full
+    return partial(share_left, method.structure, latent)
 
 
 def _hang_in(run: AutoRun, asked: Asked, options: dict[str, Any]) -> None:

@@ -47,6 +47,7 @@ def apply_atedm(model: Any, schedule: DSAPSchedule, settings: PruneSettings, *, 
     """
     structure = describe_unet(supported_unet(model))
     schedule.check_levels(structure)
+    schedule = schedule.for_model(structure)
     if settings.prune_from == "block start" and settings.fresh_share == 1.0:
         logger.warning(
             "AT-EDM: prune_from is 'block start', but tokens ranked by %s at every step can only be dropped inside the "

@@ -141,8 +141,8 @@ def _prune_together(call: _Call, layers: Any, hidden: Tensor, keep: int, remembe
     if remembers and remembered is None and passed.scores is not None:
         run.rankings.store(call.uuids, block.name, Ranking(passed.scores, passed.subset, call.grid, call.sigma))
     _store(slots, passed.updates)
-    whole = passed.whole
-    call.record(keep, point=passed.point, self_on_grid="attn1" in whole, cross_on_grid="attn2" in whole)
+    whole = {f"{name}_on_grid": f"attn{number}" in passed.whole for number, name in ((1, "self"), (2, "cross"))}
+    call.record(keep, point=passed.point, weighted=settings.weighs, **whole)
     if run.maps is not None:
         run.maps.add(block, call.grid, passed.subset, len(call.uuids))
     for observer in options.get(OBSERVERS_KEY, ()):

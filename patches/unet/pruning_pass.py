@@ -15,6 +15,7 @@ from ...atedm_core.unet.temporal import TokenUpdates, recover_with_own
 from .attention_view import AttentionView
 from .full_grid import Options, TokenGrid, append_patch, on_full_grid
 from .memory import Ranking
+from .weighted_attention import WeightedAttention
 
 
 @dataclass(eq=False)
@@ -40,6 +41,8 @@ class PruningPass:
     order: EvenOrder | None = None
     scores: Tensor | None = None
     _before: Tensor | None = None
+    _entered: Tensor | None = None
+    _weighted: WeightedAttention | None = None
     _start: Tensor | None = None
     _view: AttentionView | None = None
 
@@ -71,6 +74,8 @@ class PruningPass:
             layer_options = on_full_grid(options, index, self._tokens)
             if index == 0 and self.remembered is None:
                 layer_options = self._watch(layer, hidden, contexts[0], layer_options)
+            if self._weighted is not None:
+                layer_options = self._weighted.weigh(layer_options)
             if index == 0 and self.point == "inside first layer":
                 layer_options = append_patch(layer_options, "middle_patch", self._drop)
             hidden = layer(hidden, context=contexts[index], transformer_options=layer_options)
@@ -78,9 +83,11 @@ class PruningPass:
                 hidden = self._drop(hidden)
         assert self._before is not None
         if self.updates is not None:
-            full, self.updates = recover_with_own(self.subset, self._before, hidden, self.updates, self._start)
+            full, self.updates = recover_with_own(
+                self.subset, self._before, hidden, self.updates, self._start, self._entered
+            )
             return full
-        return recover(self.settings.recovery, self.subset, self._before, hidden, self.grid)
+        return recover(self.settings.recovery, self.subset, self._before, hidden, self.grid, self._entered)
 
     def _watch(self, layer: Any, hidden: Tensor, context: Tensor, options: Options) -> Options:
         """Options with which the first layer's attention is seen, if it ranks tokens or finds their stand-ins."""
@@ -101,8 +108,15 @@ class PruningPass:
 
     def _drop(self, hidden: Tensor, extra_options: Options | None = None) -> Tensor:
         self._before = hidden
-        self._tokens.subset = self._choose(hidden)
-        return self.subset.gather(hidden)
+        self._tokens.subset = subset = self._choose(hidden)
+        if not self.settings.weighs:
+            return subset.gather(hidden)
+        self._weighted = WeightedAttention(subset)
+        if self.settings.merge == "weight":
+            return subset.gather(hidden)
+        self._entered = subset.mean(hidden)
+        # A copy: ComfyUI's layers may add to their input in place.
+        return self._entered.clone()
 
     def _choose(self, hidden: Tensor) -> TokenSubset:
         attention = None if self._view is None else self._view.attention()
@@ -110,7 +124,7 @@ class PruningPass:
         self._view = None
         settings, grid = self.settings, self.grid
         if not settings.ranks_by_attention:
-            self.scores = rank_states(settings, hidden, grid, self.order)
+            self.scores = rank_states(settings, hidden, self.keep, grid, self.order)
         elif self.remembered is not None:
             self.scores = self.remembered.scores
             if self.remembered.subset.kept == self.keep and self.updates is None:

@@ -79,7 +79,7 @@ def _why_whole(run: PruneRun, block: AttentionBlock, timeline: tuple[tuple[float
 
 def _settings(schedule: DSAPSchedule, settings: PruneSettings) -> tuple[tuple[str, str], ...]:
     names = ("prune_ratio", "early_percent", "early_ratio", "early_blocks", "ramp")
-    scales = zip(LEVEL_NAMES, schedule.level_scales, strict=False)
+    scales = zip(LEVEL_NAMES, schedule.level_scales or (), strict=False)
     shown: dict[str, object] = {name: getattr(schedule, name) for name in names}
     shown |= {f"{name}_level": scale for name, scale in scales if scale != 1.0}
     return shown_settings(shown | vars(settings))

@@ -24,7 +24,8 @@ def planned_saving(run: PruneRun, sigmas: list[float], latent: tuple[int, int]) 
             tokens = prod(structure.grid(block.level, latent))
             point = settings.point(block.layers, remembered=step % settings.rank_interval > 0)
             full += block_flops(block, tokens)
-            spent += block_flops(block, tokens, kept_tokens(tokens, schedule.ratio(progress, block)), point=point)
+            kept = kept_tokens(tokens, schedule.ratio(progress, block))
+            spent += block_flops(block, tokens, kept, point=point, weighted=settings.weighs)
     return 1.0 - spent / full if full else 0.0
 
 

@@ -120,7 +120,7 @@ def test_without_a_ranking_tokens_come_in_an_even_order(grid):
     assert even.positions.tolist() == order
     half = {divmod(position, grid[1]) for position in order[: tokens // 2]}
     assert all((y + x) % 2 == 0 for y, x in half)
-    ranked = rank_states(PruneSettings(ranking="none"), random_tokens((2, tokens, 8), 1), grid)
+    ranked = rank_states(PruneSettings(ranking="none"), random_tokens((2, tokens, 8), 1), tokens, grid)
     assert torch.equal(ranked, scores.expand(2, tokens))
 
 
@@ -132,7 +132,7 @@ def test_rankings_without_attention_say_where_they_are_made(ranking):
 
 def test_an_even_order_keeps_as_many_in_every_part_of_the_picture():
     settings = PruneSettings(ranking="none", selection="top-k")
-    ranked = rank_states(settings, torch.zeros(1, 256, 4), (16, 16))
+    ranked = rank_states(settings, torch.zeros(1, 256, 4), 96, (16, 16))
     kept = select_tokens(settings, ranked, 64, (16, 16)).keep_index[0]
     quarters = [(int(position) // 16 // 8, int(position) % 16 // 8) for position in kept]
     assert [quarters.count(one) for one in ((0, 0), (0, 1), (1, 0), (1, 1))] == [16, 16, 16, 16]

@@ -133,3 +133,11 @@ def test_bad_arguments_are_named():
         recover("blur", subset_of(), before, after)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs the grid"):
         recover("interpolate", subset_of(), before, after)
+
+
+def test_tokens_whose_mean_went_through_the_layers_keep_their_own_state_and_take_its_change():
+    before, entered = random_tokens((2, 12, 4), 1), random_tokens((2, 5, 4), 2)
+    subset = TokenSubset.top(random_tokens((2, 12), 3), 5)
+    change = random_tokens((2, 5, 4), 4)
+    out = recover("update", subset, before, entered + change, entered=entered)
+    torch.testing.assert_close(out, before + subset.expand(change))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,9 +40,19 @@ def test_after_the_early_phase_every_block_is_pruned():
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.3, 1.0])
-def test_by_default_all_steps_and_blocks_are_pruned_alike_at_the_papers_flops(progress):
-    assert {DSAPSchedule().ratio(progress, block) for block in sdxl().blocks} == {DSAPSchedule().prune_ratio}
-    assert unet_flops(sdxl(), (128, 128), DSAPSchedule().prune_ratio) == pytest.approx(4.342e12, rel=5e-3)
+def test_by_default_all_steps_are_pruned_alike_at_the_papers_flops_and_shallow_blocks_stay_whole(progress):
+    schedule = DSAPSchedule().for_model(sdxl())
+    ratios = {block.layers: schedule.ratio(progress, block) for block in sdxl().blocks}
+    assert ratios == {2: 0.0, 10: DSAPSchedule().prune_ratio}
+    found = unet_flops(sdxl(), (128, 128), lambda block: schedule.ratio(progress, block))
+    assert found == pytest.approx(4.342e12, rel=5e-3)
+
+
+def test_levels_that_are_given_are_not_changed_and_blocks_of_one_depth_are_pruned_alike():
+    given_levels = DSAPSchedule(level_scales=(1.0, 0.5))
+    assert given_levels.for_model(sdxl()) is given_levels
+    shallow = replace(sdxl(), blocks=tuple(replace(block, layers=1) for block in sdxl().blocks))
+    assert set(DSAPSchedule().for_model(shallow).level_scales or ()) == {1.0}
 
 
 @pytest.mark.parametrize(("early_blocks", "spared"), [("stage ends", 4), ("all", 11), ("none", 0)])

@@ -130,3 +130,29 @@ def test_bad_arguments_are_named():
     for ratio in (-0.1, 1.0, float("nan")):
         with pytest.raises(ValueError, match="ratio is"):
             kept_tokens(10, ratio)
+
+
+@settings(max_examples=50, deadline=None)
+@given(scored_grids(), st.sampled_from([torch.float32, torch.float64, torch.float16]), st.booleans())
+def test_a_kept_token_stands_for_its_members_by_their_mean_and_number(case, dtype, chosen):
+    scores, _, keep, _ = case
+    subset = TokenSubset.top(scores, keep)
+    if chosen:
+        subset = replace(subset, stand_ins=torch.arange(subset.drop_index.numel()).view_as(subset.drop_index) % keep)
+    x = random_tokens((*scores.shape, 5), 4).to(dtype)
+    means, members = subset.mean(x), subset.members
+    assert means.dtype == dtype
+    assert torch.equal(members.sum(1), torch.full((len(x),), float(scores.shape[1])))
+    for sample in range(len(x)):
+        for slot in range(keep):
+            own = x[sample][subset.source_index[sample] == slot]
+            assert members[sample, slot] == len(own)
+            torch.testing.assert_close(
+                means[sample, slot], own.to(torch.float64).mean(0).to(dtype), rtol=2e-3, atol=2e-3
+            )
+
+
+def test_the_mean_of_large_half_precision_states_does_not_overflow():
+    subset = TokenSubset.top(torch.arange(64.0).flip(0).unsqueeze(0), 1)
+    x = torch.full((1, 64, 3), 60000.0, dtype=torch.float16)
+    assert torch.equal(subset.mean(x), x[:, :1])

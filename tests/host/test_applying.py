@@ -203,6 +203,7 @@ def test_the_node_can_do_exactly_the_papers_recipe(host: InProcessHost) -> None:
         schedule=host.call("ATEDMSchedule")[0],
         stand_in="attention",
         recovery="copy",
+        merge="none",
         **inputs,
     )[0]
     method = host.module("patches.unet.apply").applied_method(model)

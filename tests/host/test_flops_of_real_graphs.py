@@ -160,7 +160,7 @@ def no_ranking(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> Iterator
     module = host.module("patches.unet.pruning_pass")
     subset = host.module("atedm_core.tokens").TokenSubset
 
-    def no_scores(settings: Any, hidden: torch.Tensor, grid: Any, order: Any) -> torch.Tensor:
+    def no_scores(settings: Any, hidden: torch.Tensor, keep: int, grid: Any, order: Any) -> torch.Tensor:
         return hidden[..., :1].transpose(1, 2)
 
     def first_tokens(settings: Any, per_head: torch.Tensor, keep: int, *rest: Any) -> Any:
@@ -210,10 +210,10 @@ def test_pruned_pass(host: InProcessHost, monkeypatch: pytest.MonkeyPatch, kind:
     with no_ranking(host, monkeypatch):
         counter = counted(unet, latent, options=options)
     expected = counter.get_total_flops()
-    found = host.module("atedm_core.unet.flops").unet_flops(structure, latent, 0.63)
+    found = host.module("atedm_core.unet.flops").unet_flops(structure, latent, 0.63, weighted=True)
     assert found == pytest.approx(expected, rel=0.01)
     if (kind, latent) == ("sdxl", (128, 128)):
-        assert expected == pytest.approx(SDXL_PRUNED, rel=2e-3)
+        assert expected == pytest.approx(SDXL_PRUNED, rel=3e-3)
     total = options[host.module("patches.unet.run").RUN_KEY].total()
     assert total.pruned_calls == total.calls == len(structure.blocks)
     full = full_flops(kind, latent)
@@ -226,7 +226,7 @@ def test_a_pass_pruned_inside_the_first_layer(host: InProcessHost, monkeypatch: 
     point = "inside first layer"
     with no_ranking(host, monkeypatch):
         counter = counted(unet, (128, 128), options=run_options(host, structure, 0.63, prune_from=point))
-    found = host.module("atedm_core.unet.flops").unet_flops(structure, (128, 128), 0.63, point=point)
+    found = host.module("atedm_core.unet.flops").unet_flops(structure, (128, 128), 0.63, point=point, weighted=True)
     assert found == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
@@ -240,7 +240,7 @@ def test_a_pass_pruned_from_the_blocks_start(host: InProcessHost, monkeypatch: p
         counted(unet, (128, 128), options=options)
         options["sigmas"] = torch.tensor([0.4])
         counter = counted(unet, (128, 128), options=options)
-    found = host.module("atedm_core.unet.flops").unet_flops(structure, (128, 128), 0.63, point=point)
+    found = host.module("atedm_core.unet.flops").unet_flops(structure, (128, 128), 0.63, point=point, weighted=True)
     assert found == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
@@ -263,7 +263,7 @@ def test_every_attention_block_costs_what_the_formula_says(
                 path = names[by_name[block.name]]
                 inside = [value for key, value in spent.items() if key.startswith(path + ".") and _is_leaf(key, path)]
                 height, width = structure.grid(block.level, (128, 128))
-                expected = cost.block_flops(block, height * width, kept_tokens(height * width, ratio))
+                expected = cost.block_flops(block, height * width, kept_tokens(height * width, ratio), weighted=True)
                 assert sum(inside) == pytest.approx(expected, rel=0.01), (block.name, ratio)
 
 

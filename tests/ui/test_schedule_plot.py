@@ -43,7 +43,7 @@ def as_javascript(schedule: DSAPSchedule) -> dict[str, Any]:
         "earlyRatio": schedule.early_ratio,
         "earlyBlocks": schedule.early_blocks,
         "ramp": schedule.ramp,
-        "levelScales": list(schedule.level_scales),
+        "levelScales": list(schedule.level_scales or ()),
     }
 
 

@@ -18,7 +18,7 @@
  */
 
 export const LEVELS = ["full", "half", "quarter", "eighth"]
-export const DEFAULT_RATIO = 0.56
+export const DEFAULT_RATIO = 0.66
 export const MAX_RATIO = 0.95
 
 /** How far a ramp has come after a share of the early phase, 0 to 1. */

@@ -55,7 +55,7 @@ class CATCase:
     @property
     def key(self) -> str:
         """A name for files: equal for cases that do the same, whatever the pack's defaults are today."""
-        told: dict[str, Any] = {"model": "transformer", "sampling": asdict(self.sampling), "held": self.held}
+        told: dict[str, Any] = {"model": "transformer", "sampling": self.sampling.told(), "held": self.held}
         if self.pruning is not None:
             told["selection"], told["schedule"] = asdict(self.pruning.selection), asdict(self.pruning.schedule)
             told["control"] = self.pruning.control

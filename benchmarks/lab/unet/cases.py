@@ -11,6 +11,9 @@ from ...pack.atedm_core.unet.schedule import PAPER_SCHEDULE, DSAPSchedule
 from ...pack.atedm_core.unet.settings import PAPER_SETTINGS, PruneSettings
 from ..cases import Peer, Sampling
 
+SDXL_SCHEDULE = DSAPSchedule(level_scales=(1.0, 0.0, 1.0))
+"""The defaults as they are on SDXL, whatever model of the lab they are tried on."""
+
 
 @dataclass(frozen=True)
 class Pruning:
@@ -22,7 +25,7 @@ class Pruning:
         control: what ranks in G-WPR's place, or another number of voters (see `controls`).
     """
 
-    schedule: DSAPSchedule = field(default_factory=DSAPSchedule)
+    schedule: DSAPSchedule = SDXL_SCHEDULE
     settings: PruneSettings = field(default_factory=PruneSettings)
     control: str | None = None
 
@@ -51,7 +54,7 @@ class Case:
     @property
     def key(self) -> str:
         """A name for files: equal for cases that do the same, whatever the pack's defaults are today."""
-        told: dict[str, Any] = {"sampling": asdict(self.sampling)}
+        told: dict[str, Any] = {"sampling": self.sampling.told()}
         if self.pruning is not None:
             told["schedule"] = _told(self.pruning.schedule, PAPER_SCHEDULE)
             told["settings"] = _told(self.pruning.settings, PAPER_SETTINGS)

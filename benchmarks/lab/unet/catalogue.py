@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...pack.atedm_core.unet.schedule import PAPER_RATIO, PAPER_SCHEDULE, DSAPSchedule
+from ...pack.atedm_core.unet.schedule import PAPER_RATIO, PAPER_SCHEDULE
 from ...pack.atedm_core.unet.settings import (
+    MERGES,
     PAPER_SETTINGS,
     PRUNE_POINTS,
     RANKINGS,
@@ -21,12 +22,12 @@ from ...pack.atedm_core.unet.settings import (
 )
 from ..captions import CaptionSet
 from ..cases import Peer, Row, Sampling
-from .cases import Case, Pruning
+from .cases import SDXL_SCHEDULE, Case, Pruning
 from .controls import CONTROLS
 from .flops import planned_share, ratio_for, tome_share
 
 DEFAULTS = PruneSettings()
-SCHEDULE = DSAPSchedule()
+SCHEDULE = SDXL_SCHEDULE
 BASE = Sampling()
 PAPER = Pruning(PAPER_SCHEDULE, PAPER_SETTINGS)
 NEWER_RECOVERIES = tuple(one for one in RECOVERIES if one not in ("update", "copy", "zero", "interpolate"))
@@ -34,12 +35,12 @@ NEWER_RECOVERIES = tuple(one for one in RECOVERIES if one not in ("update", "cop
 GWPR = replace(DEFAULTS, ranking="self-attention")
 """The defaults, but for what ranks: page rank over attention, in whose place the controls are put."""
 LEAST_REDUNDANT = Pruning(SCHEDULE, replace(GWPR, selection="top-k"), "least redundant")
-QUARTER_ONLY, HALF_LESS, HALF_A_LITTLE_LESS = (1.0, 0.0, 1.0), (1.0, 0.5, 1.0), (1.0, 0.75, 1.0)
-"""Level scales: SDXL's half-resolution level left whole, as the paper's dagger variant does, or pruned half as much."""
-RATIOS = (0.1, 0.25, 0.4, 0.56, 0.63, 0.8, 0.9)
+BOTH_LEVELS, HALF_LESS = (1.0, 1.0, 1.0), (1.0, 0.5, 1.0)
+"""Level scales: SDXL's half-resolution level pruned as much as the rest, as in the paper, or half as much."""
+RATIOS = (0.25, 0.4, 0.5, 0.66, 0.75, 0.85, 0.92)
 MAP_STEPS = (4, 6, 8, 12, 20, 30, 50)
 MAP_SAMPLERS = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde")
-MAP_RATIOS = (0.1, 0.25, 0.56)
+MAP_RATIOS = (0.3, 0.5, 0.66)
 FEWER = {
     4: (2, 3),
     6: (4, 5),
@@ -71,6 +72,7 @@ def build(progress: Progress, sizes: Sizes) -> dict[str, list[Row]]:
         "main": _main(sizes, solve),
         "selection": _selection(sizes),
         "recovery": _recovery(sizes),
+        "merge": _merge(sizes),
         "temporal": _temporal(sizes, solve),
         "schedule": _schedule(sizes, solve),
         "points": _points(sizes, solve),
@@ -82,6 +84,7 @@ def build(progress: Progress, sizes: Sizes) -> dict[str, list[Row]]:
         "samplers": _samplers(sizes),
         "cfg": _cfg(sizes),
         "progress": _progress(sizes),
+        "precision": _precision(sizes),
     }
 
 
@@ -154,9 +157,8 @@ def _main(sizes: Sizes, solve: _Solver) -> list[Row]:
     }
     prunings |= dict(
         [
-            solve("quarter level only", level_scales=QUARTER_ONLY),
+            solve("both levels alike", level_scales=BOTH_LEVELS),
             solve("half level at 0.5", level_scales=HALF_LESS),
-            solve("half level at 0.75", level_scales=HALF_A_LITTLE_LESS),
         ]
     )
     prunings |= {f"recovery {one}": with_settings(recovery=one) for one in NEWER_RECOVERIES}
@@ -198,7 +200,7 @@ def _temporal(sizes: Sizes, solve: _Solver) -> list[Row]:
     if "temporal" not in RECOVERIES:
         return []
     settings = replace(DEFAULTS, recovery="temporal")
-    found = [("defaults", Pruning()), ("temporal (ratio 0.56)", Pruning(SCHEDULE, settings))]
+    found = [("defaults", Pruning()), (f"temporal (ratio {SCHEDULE.prune_ratio})", Pruning(SCHEDULE, settings))]
     found += [
         ("temporal, top-k", Pruning(SCHEDULE, replace(settings, selection="top-k"))),
         ("temporal, random", by_attention("random", recovery="temporal")),
@@ -216,7 +218,10 @@ def _temporal(sizes: Sizes, solve: _Solver) -> list[Row]:
 
 def _schedule(sizes: Sizes, solve: _Solver) -> list[Row]:
     """At the FLOPs of the defaults on SDXL: what is spared early is paid for by a higher ratio later."""
-    found = [("defaults (ratio 0.56)", Pruning()), ("the paper's (ratio 0.63)", Pruning(PAPER_SCHEDULE))]
+    found = [
+        (f"defaults (ratio {SCHEDULE.prune_ratio})", Pruning()),
+        ("the paper's (ratio 0.63)", Pruning(PAPER_SCHEDULE)),
+    ]
     for blocks in ("stage ends", "all"):
         for percent in (0.1, 0.2, 0.4, 0.5):
             found.append(solve(f"{blocks} early, {percent:g}", early_percent=percent, early_blocks=blocks))
@@ -231,15 +236,34 @@ def _schedule(sizes: Sizes, solve: _Solver) -> list[Row]:
 
 
 def _points(sizes: Sizes, solve: _Solver) -> list[Row]:
-    found = [("after first layer (ratio 0.56)", Pruning())]
+    found = [(f"after first layer (ratio {SCHEDULE.prune_ratio})", Pruning())]
     for point in PRUNE_POINTS[1:]:
         settings = replace(DEFAULTS, prune_from=point)
-        found += [(f"{point} (ratio 0.56)", Pruning(SCHEDULE, settings)), solve(point, settings)]
+        found += [(f"{point} (ratio {SCHEDULE.prune_ratio})", Pruning(SCHEDULE, settings)), solve(point, settings)]
         intervals = (1,) if point != "block start" else (2, 4)
         for interval in intervals:
             settings = replace(GWPR, prune_from=point, rank_interval=interval)
-            found.append((f"{point}, G-WPR every {interval} (ratio 0.56)", Pruning(SCHEDULE, settings)))
+            found.append(
+                (f"{point}, G-WPR every {interval} (ratio {SCHEDULE.prune_ratio})", Pruning(SCHEDULE, settings))
+            )
     return [_row("points", name, pruning, sizes.ablation) for name, pruning in found]
+
+
+def _merge(sizes: Sizes) -> list[Row]:
+    """What a kept token is to those it stands for, for the defaults and for the paper's ranking."""
+    found = {f"merge {merge}": with_settings(merge=merge) for merge in MERGES}
+    found |= {f"G-WPR, merge {merge}": by_attention(merge=merge) for merge in MERGES}
+    found |= {f"copy, merge {merge}": with_settings(recovery="copy", merge=merge) for merge in MERGES}
+    return [_row("merge", name, pruning, sizes.ablation) for name, pruning in found.items()]
+
+
+def _precision(sizes: Sizes) -> list[Row]:
+    """The defaults and the paper's recipe in each precision, against the unpruned run in the same one."""
+    return [
+        _row("precision", f"{name}, {dtype}", pruning, sizes.map, "confirm", sampling=replace(BASE, dtype=dtype))
+        for name, pruning in {"defaults": Pruning(), "paper's recipe": PAPER}.items()
+        for dtype in ("float32", "bfloat16", "float16")
+    ]
 
 
 def _ratio(sizes: Sizes) -> list[Row]:
@@ -294,7 +318,7 @@ def peers(sizes: Sizes, solve: _Solver) -> list[Row]:
             label = ", ".join(f"{key} {value:g}" for key, value in arguments)
             rows.append(_row("peers", f"{titles[name]}, {label}", None, sizes.ablation, peer=Peer(name, arguments)))
     for threshold in (0.1, 0.2):
-        for ratio in (0.25, 0.56):
+        for ratio in (0.4, 0.66):
             peer = Peer("easy_cache", (("threshold", threshold),))
             name = f"AT-EDM {ratio:g} and EasyCache, threshold {threshold:g}"
             rows.append(_row("peers", name, at_ratio(Pruning(), ratio), sizes.ablation, peer=peer))
@@ -313,14 +337,10 @@ def _ranking(sizes: Sizes) -> list[Row]:
 
 
 def _levels(sizes: Sizes, solve: _Solver) -> list[Row]:
-    found = [("both levels (ratio 0.56)", Pruning())]
-    scales = {"quarter only": QUARTER_ONLY, "half at 0.5": HALF_LESS, "half at 0.75": HALF_A_LITTLE_LESS}
-    scales["half at 1.3"] = (1.0, 1.3, 1.0)
-    scales |= {"half only": (1.0, 1.0, 0.0)}
-    for name, levels in scales.items():
-        found.append((f"{name} (ratio 0.56)", Pruning(replace(SCHEDULE, level_scales=levels))))
-        if name != "half only":  # SDXL's half level alone cannot save as much
-            found.append(solve(name, level_scales=levels))
+    found = [(f"quarter level only (ratio {SCHEDULE.prune_ratio})", Pruning())]
+    scales = {"half at 0.25": (1.0, 0.25, 1.0), "half at 0.5": HALF_LESS, "half at 0.75": (1.0, 0.75, 1.0)}
+    scales |= {"both levels alike": BOTH_LEVELS, "half at 1.3": (1.0, 1.3, 1.0)}
+    found += [solve(name, level_scales=levels) for name, levels in scales.items()]
     return [_row("levels", name, pruning, sizes.ablation) for name, pruning in found]
 
 
@@ -350,7 +370,7 @@ def _progress(sizes: Sizes) -> list[Row]:
         "G-WPR": Pruning(always, GWPR),
         "defaults": Pruning(always),
         "half level only": Pruning(replace(always, level_scales=(1.0, 1.0, 0.0))),
-        "quarter level only": Pruning(replace(always, level_scales=(1.0, 0.0, 1.0))),
+        "both levels alike": Pruning(replace(always, level_scales=BOTH_LEVELS)),
     }
     found |= {f"recovery {one}": Pruning(always, replace(DEFAULTS, recovery=one)) for one in NEWER_RECOVERIES}
     return [_row("progress", name, pruning, sizes.map, replay=True) for name, pruning in found.items()]

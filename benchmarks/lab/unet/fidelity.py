@@ -1,10 +1,10 @@
 """How far pruned pictures are from the unpruned ones, beside every simpler way to spend as little.
 
-    python dev.py bench fidelity [--groups main selection ...] [--captions 64] [--workers 2]
+    python dev.py bench fidelity [--subject photographs] [--groups main selection ...] [--captions 64] [--workers 2]
     python dev.py bench fidelity --quick
 
-Pictures of the demo model, in ComfyUI's own sampler. What is drawn and measured is kept at once in
-benchmarks/out/fidelity, and the same command goes on after an interruption. Tables and plots go to
+Pictures of the demo model, or of the photographs' model, in ComfyUI's own sampler. What is drawn and measured is kept
+at once in benchmarks/out/fidelity, and the same command goes on after an interruption. Tables and plots go to
 benchmarks/results/fidelity, and the tables into docs/fidelity.md.
 """
 
@@ -16,9 +16,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from ...measure import SCRATCH
-from ..captions import LARGEST_SET
+from ..captions import LARGEST_SET, Subject, on_subject
 from ..cases import Row
 from ..store import Store
 from ..sweep import bar, missing, run, run_in_processes
@@ -31,6 +32,7 @@ HERE = SCRATCH / "fidelity"
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="dev.py bench fidelity", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--subject", choices=get_args(Subject), default="shapes", help="what the pictures show")
     parser.add_argument("--groups", nargs="+", help="experiments to run; default all")
     parser.add_argument("--captions", type=int, help="of every table; default: 64, 24 or 8, the main table having most")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
@@ -61,9 +63,12 @@ def chosen(options: argparse.Namespace, session: Session) -> dict[str, list[Row]
     if unknown:
         raise ValueError(f"no group is called {', '.join(sorted(unknown))}: choose from {', '.join(groups)}")
     found = {name: rows for name, rows in groups.items() if name in (options.groups or groups)}
-    if options.captions is None:
-        return found
-    return {name: [replace(row, count=options.captions) for row in rows] for name, rows in found.items()}
+
+    def asked_for(row: Row) -> Row:
+        captions = on_subject(row.captions, options.subject)
+        return replace(row, captions=captions, count=options.captions or row.count)
+
+    return {name: [asked_for(row) for row in rows] for name, rows in found.items()}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -71,13 +76,13 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     worker, workers = (int(number) for number in (options.part or "0/1").split("/"))
     try:
-        store = Store(options.out, str(worker))
+        store = Store(options.out / options.subject, str(worker))
         if not options.quick:
             report.prepare()
     except OSError as error:
         print(f"\nStopped: {error.filename or options.out} cannot be written: {error}", file=sys.stderr)
         return 1
-    session = Session.open()
+    session = Session.open(subject=options.subject)
     if options.time:
         report.save_times(timing.measure(session))
         return 0

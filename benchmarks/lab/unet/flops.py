@@ -90,7 +90,8 @@ def sdxl_flops(tape: Tape, pruning: Pruning | None) -> float:
     for one in tape.pruned:
         ranks = reached.index(one.progress) % pruning.settings.rank_interval == 0
         block = blocks[one.block]
-        full, pruned = _block_pair(block, round(one.kept_share, 6), _point(block, pruning, ranks))
+        weighted = pruning.settings.weighs and one.kept_share < 1.0
+        full, pruned = _block_pair(block, round(one.kept_share, 6), _point(block, pruning, ranks), weighted)
         spent -= one.samples * (full - pruned)
     return spent
 
@@ -116,10 +117,10 @@ def tome_share(ratio: float) -> float:
 
 
 @cache
-def _block_pair(block: AttentionBlock, kept_share: float, point: PrunePoint) -> tuple[int, int]:
+def _block_pair(block: AttentionBlock, kept_share: float, point: PrunePoint, weighted: bool) -> tuple[int, int]:
     height, width = sdxl().grid(block.level, SDXL_LATENT)
     kept = max(1, round(height * width * kept_share))
-    return block_flops(block, height * width), block_flops(block, height * width, kept, point=point)
+    return block_flops(block, height * width), block_flops(block, height * width, kept, point=point, weighted=weighted)
 
 
 def _point(block: AttentionBlock, pruning: Pruning, ranks: bool) -> PrunePoint:
@@ -138,7 +139,9 @@ def planned_share(pruning: Pruning, progress: Sequence[float]) -> float:
             point = _point(block, pruning, number % pruning.settings.rank_interval == 0)
             height, width = structure.grid(block.level, SDXL_LATENT)
             kept = kept_tokens(height * width, pruning.schedule.ratio(at, block))
-            spent -= block_flops(block, height * width) - block_flops(block, height * width, kept, point=point)
+            spent -= block_flops(block, height * width) - block_flops(
+                block, height * width, kept, point=point, weighted=pruning.settings.weighs
+            )
     return spent / full
 
 

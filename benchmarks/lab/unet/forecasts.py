@@ -28,6 +28,7 @@ from devtools.layout import ROOT
 from ... import peers
 from ...measure import RESULTS, SCRATCH, machine, save
 from ...pack.atedm_core.forecast_plan import ForecastSettings
+from ...pack.atedm_core.unet.budget import share_left
 from ...pack.atedm_core.unet.flops import unet_flops
 from ...pack.atedm_core.unet.schedule import DSAPSchedule
 from ...pack.atedm_core.unet.settings import DEFAULT_SETTINGS
@@ -97,7 +98,7 @@ def draw(session: Session, contender: Contender, number: int) -> tuple[Tensor, f
 
 def sdxl_share(ratio: float) -> float:
     """What a prune ratio leaves of an evaluation's FLOPs on SDXL, which costs are counted on."""
-    return unet_flops(sdxl(), SDXL_LATENT, ratio) / unet_flops(sdxl(), SDXL_LATENT)
+    return share_left(sdxl(), SDXL_LATENT, ratio)
 
 
 def psnr(latents: Tensor, full: Tensor) -> list[float]:

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from ..summary import Line
 
 SHARES = {"share": "of the demo model's FLOPs", "sdxl_share": "of SDXL's FLOPs at 1024 px"}
-PEER_CURVES = ("ToMe", "HyperTile", "Deep Shrink", "EasyCache", "LazyCache", "AT-EDM 0.56 and EasyCache")
+PEER_CURVES = ("ToMe", "HyperTile", "Deep Shrink", "EasyCache", "LazyCache", "AT-EDM 0.66 and EasyCache")
 RESOLUTION = 110
 
 

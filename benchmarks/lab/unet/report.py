@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from ...measure import RESULTS, ROOT, machine, rounded
+from ..captions import Subject
 from ..cases import Row
 from ..document import insert
 from ..store import Store
@@ -32,6 +34,11 @@ def prepare() -> None:
         pass
 
 
+def folder_of(subject: Subject) -> Path:
+    """Where a subject's results are."""
+    return FOLDER / subject
+
+
 def collect(groups: dict[str, list[Row]], store: Store) -> dict[str, list[Line]]:
     """Lines of every group of which anything has been measured."""
     found = {}
@@ -46,7 +53,7 @@ def show(groups: dict[str, list[Row]], store: Store) -> None:
     console = Console()
     for name, found in collect(groups, store).items():
         if name == "steps":
-            console.print(tables.table(name, found))
+            console.print(tables.SINGLE[name](found))
             continue
         shown = Table(title=f"{tables.TITLES[name]} ({found[0]['pictures']} captions)")
         for column in ("", "PSNR, dB", "same scene", "FLOPs", "on SDXL"):
@@ -59,41 +66,43 @@ def show(groups: dict[str, list[Row]], store: Store) -> None:
 
 def save(groups: dict[str, list[Row]], store: Store, session: Session) -> None:
     """Write everything that follows from what has been measured so far; groups that were not asked for stay."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    folder = folder_of(session.subject)
+    folder.mkdir(parents=True, exist_ok=True)
     where = machine(torch.device("cpu"))
     for name, found in collect(groups, store).items():
         content = {"machine": where, "title": tables.TITLES[name], "lines": rounded(found)}
-        (FOLDER / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     draw_up()
     if "main" in groups:
-        sheet.make(session).save(FOLDER / "contact_sheet.png")
+        sheet.make(session).save(folder / "contact_sheet.jpg", quality=88)
     print(f"tables, plots and pictures are in {FOLDER.relative_to(ROOT)}")
 
 
 def save_times(found: list[Line]) -> None:
     """Write the times of pictures and put them where they are shown."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    folder_of("shapes").mkdir(parents=True, exist_ok=True)
     content = {"machine": machine(torch.device("cpu")), "title": tables.TITLES["time"], "lines": rounded(found)}
-    (FOLDER / "time.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (folder_of("shapes") / "time.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     draw_up()
-    print(tables.table("time", found))
+    print(tables.SINGLE["time"](found))
 
 
 def draw_up() -> None:
     """Tables, plots and the document from the JSON files alone, so that they cannot say anything else."""
-    saved = {name: _lines(name) for name in tables.TITLES}
+    saved = {name: {subject: _lines(subject, name) for subject in tables.SUBJECTS} for name in tables.TITLES}
     made = {name: tables.table(name, found) for name, found in saved.items()}
-    text = "\n\n".join(f"## {tables.TITLES[name]}\n\n{table}" for name, table in made.items() if saved[name])
+    text = "\n\n".join(f"## {tables.TITLES[name]}\n\n{made[name]}" for name in made if any(saved[name].values()))
     (FOLDER / "tables.md").write_text(f"# Fidelity\n\n{text}\n", encoding="utf-8")
     if DOCUMENT.exists():
         insert(DOCUMENT, made)
-    if saved["ratio"]:
-        plots.pareto(saved["ratio"], saved["peers"], FOLDER / "pareto.png")
-    for name, plot in plots.PLOTS.items():
-        if saved[name]:
-            plot(saved[name], FOLDER / f"{name}.png")
+    for subject in tables.SUBJECTS:
+        if saved["ratio"][subject]:
+            plots.pareto(saved["ratio"][subject], saved["peers"][subject], folder_of(subject) / "pareto.png")
+        for name, plot in plots.PLOTS.items():
+            if saved[name][subject]:
+                plot(saved[name][subject], folder_of(subject) / f"{name}.png")
 
 
-def _lines(name: str) -> list[Line]:
-    file = FOLDER / f"{name}.json"
+def _lines(subject: Subject, name: str) -> list[Line]:
+    file = folder_of(subject) / f"{name}.json"
     return json.loads(file.read_text(encoding="utf-8"))["lines"] if file.exists() else []

@@ -1,4 +1,4 @@
-"""The demo model in ComfyUI in this process, and pictures from it: a batch of captions at a time."""
+"""A model of the lab in ComfyUI in this process, and pictures from it: a batch of captions at a time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ... import peers
 from ...pack.atedm_core.unet.ranking import rank_tokens
-from ..captions import Caption
+from ..captions import Caption, Subject
 from ..cases import Peer, Sampling
 from ..drawing import Conditioning, Drawn, Texts, Trajectory, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
 from .cases import Case
 from .controls import ranking
 from .flops import Tape, demo_flops, sdxl_flops, sdxl_flops_with_tome
+from .half import RoundedFloat16
 
 CACHES = ("easy_cache", "lazy_cache")
 """Peers that leave calls out and change nothing within one: their FLOPs follow from the calls that were made."""
@@ -44,21 +45,34 @@ class Watching:
 
 @dataclass
 class Session:
-    """The demo model, loaded."""
+    """The model of a subject, loaded.
 
-    model: Any
+    Attributes:
+        models: by the name of the dtype that it is computed in.
+    """
+
+    models: dict[str, Any]
     texts: Texts
     vae: Any
+    subject: Subject = "shapes"
 
     @staticmethod
-    def open(threads: int = 1) -> Session:
-        """Load ComfyUI, this pack and the demo model."""
+    def open(threads: int = 1, subject: Subject = "shapes") -> Session:
+        """Load ComfyUI, this pack and the model that draws a subject."""
         enter_quietly(threads)
-        from demo.model import load
-        from demo.store import DEFAULT_FILE
+        model, clip, vae = _load(subject)
+        return Session({"float32": model}, Texts(clip), vae, subject)
 
-        model, clip, vae = load(DEFAULT_FILE)
-        return Session(model, Texts(clip), vae)
+    @property
+    def model(self) -> Any:
+        """In float32, which the lab draws in unless a case says otherwise."""
+        return self.models["float32"]
+
+    def model_in(self, dtype: str) -> Any:
+        """The same model computed in another dtype, loaded where it has not been asked for before."""
+        if dtype not in self.models:
+            self.models[dtype] = _load(self.subject, getattr(torch, dtype))[0]
+        return self.models[dtype]
 
     def progress(self, sampling: Sampling, landmark: float = 0.3) -> list[float]:
         """Progress at each step, as the pack sees it."""
@@ -88,7 +102,7 @@ class Session:
             timed: leave out PyTorch's counter of FLOPs, which some peers need and which takes time.
         """
         sampling, tape = case.sampling, Tape()
-        edge = sampling.size // 8
+        edge, model = sampling.size // 8, self.model_in(sampling.dtype)
         sigmas = sigmas_of(self.model, sampling)
         noise = noise_of(captions, edge)
         steps: list[tuple[Tensor, Tensor]] = []
@@ -96,14 +110,16 @@ class Session:
             positive, negative = (self.texts.conditioning(texts) for texts in ([one.text for one in captions], [""]))
         with ExitStack() as around, torch.inference_mode():
             # every pass through the U-Net; caches that answer in its place are not seen
-            first = self.model.model.diffusion_model.time_embed
+            first = model.model.diffusion_model.time_embed
             around.enter_context(inputs_noted(first, lambda given: tape.calls.append(given.shape[0])))
             counter = _flop_counter() if _needs_counting(case.peer) and not timed else None
             if counter is not None:
                 around.enter_context(counter)
+            if sampling.dtype == "float16":
+                around.enter_context(RoundedFloat16())
             started = time.perf_counter()
             latents = self._sample(
-                self._patched(case, Watching(tape, watch)),
+                self._patched(model, case, Watching(tape, watch)),
                 noise,
                 sampling,
                 _replay(shown, steps) if shown is not None else self._sampler(sampling, noise, captions),
@@ -113,6 +129,7 @@ class Session:
             )
             seconds = time.perf_counter() - started
         with torch.inference_mode():
+            latents = latents.float()
             pictures = decoded(self.vae, latents).numpy()
         info = self._info(case, tape, counter, len(captions), seconds)
         trajectory = _trajectory(sigmas, steps) if steps else None
@@ -137,11 +154,10 @@ class Session:
 
         return describe_unet(supported_unet(self.model))
 
-    def _patched(self, case: Case, observer: Watching) -> Any:
+    def _patched(self, model: Any, case: Case, observer: Watching) -> Any:
         from ...pack.patches.unet.apply import apply_atedm
         from ...pack.patches.unet.run import OBSERVERS_KEY
 
-        model = self.model
         if case.pruning is not None:
             rank = ranking(case.pruning.control, rank_tokens)
             model = apply_atedm(model, case.pruning.schedule, case.pruning.settings, rank=rank)
@@ -196,6 +212,14 @@ class Session:
             disable_pbar=True,
             seed=0,
         )
+
+
+def _load(subject: Subject, dtype: torch.dtype | None = None) -> Any:
+    from demo import store
+    from demo.model import load
+    from demo.photographs.store import FILE
+
+    return load(FILE if subject == "photographs" else store.DEFAULT_FILE, dtype)
 
 
 def _needs_counting(peer: Peer | None) -> bool:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from demo import pictures
 
-from ..captions import CaptionSet, batch, batches
+from ..captions import CaptionSet, batch, batches, on_subject
 from ..cases import Sampling
 from .cases import Case, Pruning
 from .catalogue import BASE, PAPER, by_attention
@@ -20,8 +20,8 @@ COLUMNS: dict[str, Case] = {
     "unpruned, 20 steps": Case(),
     "13 steps": Case(Sampling(13)),
     "paper's recipe, 0.63": Case(BASE, PAPER),
-    "defaults, 0.56": Case(BASE, Pruning()),
-    "G-WPR, 0.56": Case(BASE, by_attention()),
+    "defaults": Case(BASE, Pruning()),
+    "G-WPR": Case(BASE, by_attention()),
 }
 
 
@@ -51,7 +51,7 @@ def make(session: Session, captions: CaptionSet = "confirm", count: int = 8) -> 
     rows, labels = [], []
     columns = [*COLUMNS, "kept by the paper's", "by the defaults", "by G-WPR"]
     for number in range(batches(count)):
-        shown = batch(captions, number)
+        shown = batch(on_subject(captions, session.subject), number)
         drawn, maps = [], []
         for case in COLUMNS.values():
             kept = _Kept(len(shown))

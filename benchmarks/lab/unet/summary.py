@@ -34,6 +34,7 @@ def _line(one: Measured, defaults: Measured | None, fewer: Sequence[Measured]) -
         "psnr": statistics.median(psnr),
         "psnr_quartiles": [float(value) for value in np.percentile(psnr, (25, 75))],
         "ssim": statistics.median(one.of("ssim")),
+        "gmsd": statistics.median(one.of("gmsd")),
         "latent_error": statistics.median(one.of("latent_error")),
         "same_scene": statistics.fmean(one.of("same_scene")),
         "right": statistics.fmean(one.of("right")),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from ...printing import markdown
+from ..captions import Subject
 from ..summary import Line
+
+Found = Mapping[Subject, Sequence[Line]]
+SUBJECTS: dict[Subject, str] = {"photographs": "photographs", "shapes": "flat shapes"}
 
 TITLES = {
     "main": "The defaults, the paper's recipe and the controls",
     "selection": "Which tokens stay",
     "recovery": "What a dropped token gets back, and from which stand-in",
+    "merge": "What a kept token is to those that it stands for",
     "temporal": "Temporal recovery",
     "schedule": "Schedules that spend the same FLOPs on SDXL",
     "points": "Where in the block tokens are dropped",
@@ -23,41 +27,48 @@ TITLES = {
     "samplers": "Samplers",
     "cfg": "Guidance",
     "progress": "Errors of single steps over progress",
+    "precision": "Half precision",
     "time": "Seconds on the demo model",
 }
 STEP_KINDS = {"own": "own picture", "stacked": "50-step picture"}
 
 
-def table(group: str, found: Sequence[Line]) -> str:
-    """The table of a group, or of the step map."""
-    if not found:
+def table(group: str, found: Found) -> str:
+    """The table of a group, of all subjects that it was measured on."""
+    there = {subject: lines for subject, lines in found.items() if lines}
+    if not there:
         return "Not measured yet."
-    if group == "steps":
-        there = [kind for kind in STEP_KINDS if any(f"{kind}_gain" in line for line in found)]
-        return "\n\n".join(step_table(found, kind) for kind in there) or "Not measured yet."
-    if group == "progress":
-        return _progress_table(found)
-    if group == "time":
-        return _time_table(found)
-    pictures, name = found[0]["pictures"], found[0]["captions"]
-    rows = [_cells(line) for line in found]
-    head = ["", "PSNR, dB", "quartiles", "SSIM", "latent error", "same scene", "right", "FLOPs", "on SDXL"]
-    if any("against_defaults" in line for line in found):
-        head.append("to the defaults")
-        for row, line in zip(rows, found, strict=True):
-            row.append(_difference(line, "against_defaults"))
-    if any("fewer_steps_at_sdxl_share" in line for line in found):
-        head.append("fewer steps, same FLOPs / same on SDXL")
-        for row, line in zip(rows, found, strict=True):
-            row.append(
-                f"{_number(line.get('fewer_steps_at_share'))} / {_number(line.get('fewer_steps_at_sdxl_share'))}"
-            )
-        head.append("to fewer steps, same on SDXL")
-        for row, line in zip(rows, found, strict=True):
-            row.append(_difference(line, "against_fewer_steps_at_sdxl_share"))
-    right = found[0]["reference_right"]
-    note = f"{pictures} captions of the set *{name}*; the unpruned pictures are right in {right:.1%}."
-    return markdown(head, rows) + f"\n\n{note}"
+    if group in SINGLE:
+        parts = {subject: SINGLE[group](lines) for subject, lines in there.items()}
+        return "\n\n".join(f"**{SUBJECTS[subject]}.**\n\n{part}" for subject, part in parts.items())
+    return _side_by_side(there)
+
+
+def _side_by_side(found: Found) -> str:
+    """One line for each case, and a set of columns for each subject."""
+    columns = [(subject, column) for subject in found for column in COLUMNS if _has(found[subject], column)]
+    head = ["", *(f"{SUBJECTS[subject]}: {COLUMNS[column][0]}" for subject, column in columns)]
+    names = list(dict.fromkeys(line["name"] for lines in found.values() for line in lines))
+    by_name = {subject: {line["name"]: line for line in lines} for subject, lines in found.items()}
+    rows = [
+        [name, *(COLUMNS[column][1](by_name[subject].get(name, {})) for subject, column in columns)] for name in names
+    ]
+    notes = [
+        f"{SUBJECTS[subject].capitalize()}: {lines[0]['pictures']} captions of the set "
+        f"*{lines[0]['captions'].rpartition(', ')[2]}*; "
+        f"the unpruned pictures are right in {lines[0]['reference_right']:.0%}."
+        for subject, lines in found.items()
+    ]
+    return markdown(head, rows) + "\n\n" + " ".join(notes)
+
+
+def _has(lines: Sequence[Line], column: str) -> bool:
+    return any(COLUMNS[column][1](line) for line in lines)
+
+
+def _steps_tables(found: Sequence[Line]) -> str:
+    there = [kind for kind in STEP_KINDS if any(f"{kind}_gain" in line for line in found)]
+    return "\n\n".join(step_table(found, kind) for kind in there) or "Not measured yet."
 
 
 def step_table(found: Sequence[Line], kind: str) -> str:
@@ -77,24 +88,20 @@ def _place(line: Line) -> tuple[str, str, float]:
     return line["sampler"], line["ranking"], line["ratio"]
 
 
-def _cells(line: Line) -> list[str]:
+def _psnr(line: Line) -> str:
+    if not line:
+        return ""
     low, high = line["psnr_quartiles"]
-    return [
-        line["name"],
-        f"{line['psnr']:.1f}",
-        f"{low:.1f} to {high:.1f}",
-        f"{line['ssim']:.4f}",
-        f"{line['latent_error']:.3f}",
-        f"{line['same_scene']:.1%}",
-        f"{line['right']:.1%}",
-        _percent(line["share"]),
-        _percent(line["sdxl_share"]),
-    ]
+    return f"{line['psnr']:.1f} ({low:.0f} to {high:.0f})"
+
+
+def _value(name: str, form: str) -> Callable[[Line], str]:
+    return lambda line: "" if line.get(name) is None else format(line[name], form)
 
 
 def _difference(line: Line, what: str) -> str:
     gap = line.get(what)
-    return "" if gap is None else f"{gap['median']:+.1f} ({gap['better']} of {line['pictures']} nearer)"
+    return "" if gap is None else f"{gap['median']:+.1f} ({gap['better']}/{line['pictures']})"
 
 
 def _gain(line: Line, kind: str) -> str:
@@ -126,9 +133,18 @@ def _middle(line: Line) -> float:
     return float(errors[len(errors) // 2])
 
 
-def _percent(value: Any) -> str:
-    return "" if value is None else f"{value:.1%}"
-
-
-def _number(value: Any) -> str:
-    return "" if value is None else f"{value:.1f}"
+SINGLE: dict[str, Callable[[Sequence[Line]], str]] = {
+    "steps": _steps_tables,
+    "progress": _progress_table,
+    "time": _time_table,
+}
+"""Groups whose lines are not cases beside each other: a table for each subject."""
+COLUMNS: dict[str, tuple[str, Callable[[Line], str]]] = {
+    "psnr": ("PSNR, dB (quartiles)", _psnr),
+    "gmsd": ("GMSD", _value("gmsd", ".4f")),
+    "same_scene": ("same scene", _value("same_scene", ".0%")),
+    "sdxl_share": ("FLOPs on SDXL", _value("sdxl_share", ".1%")),
+    "against_defaults": ("to the defaults", lambda line: _difference(line, "against_defaults")),
+    "against_fewer": ("to fewer steps", lambda line: _difference(line, "against_fewer_steps_at_sdxl_share")),
+}
+"""By name: a column's title, and what a line shows in it, at SDXL's FLOPs."""
