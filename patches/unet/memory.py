@@ -19,7 +19,7 @@ from ...atedm_core.unet.temporal import TokenUpdates
 CALLS_PER_LEVEL = 2
 Key = tuple[Hashable, str]  # condition uuid and block name
 Form = tuple[int, torch.device, tuple[int, int]]  # samples, device, and (height, width) of the grid
-Moment = tuple[int, float]  # the sampler's how manieth evaluation of the model, and its noise level
+Moment = tuple[int, float]  # the number of an evaluation that the sampler asked for, and its noise level
 
 
 @dataclass

@@ -14,7 +14,7 @@ from in_process import InProcessHost
 from devtools.fuzz import checking, models, run
 from devtools.fuzz.drawing import CHECKS, Case, Condition, draw_case
 
-FEW = range(24)
+FEW = range(14)
 
 
 def test_a_seed_is_always_the_same_configuration(host: InProcessHost) -> None:
