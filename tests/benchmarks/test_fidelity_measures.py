@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from benchmarks.pack.atedm_core.unet.flops import unet_flops
 from benchmarks.pack.atedm_core.unet.ranking import LayerAttention, rank_tokens
 from benchmarks.pack.atedm_core.unet.schedule import DSAPSchedule
-from benchmarks.pack.atedm_core.unet.settings import PruneSettings
+from benchmarks.pack.atedm_core.unet.settings import PAPER_SETTINGS, PruneSettings
 
 from benchmarks.lab import captions, measures
 from benchmarks.lab.cases import Row, Sampling
@@ -21,9 +22,11 @@ from benchmarks.lab.drawing import Drawn, Trajectory
 from benchmarks.lab.store import Spot, Store
 from benchmarks.lab.summary import Measured, fewer_steps_at
 from benchmarks.lab.sweep import missing, step_errors
-from benchmarks.lab.unet import catalogue, controls, flops, tables
-from benchmarks.lab.unet.cases import Case, Pruning
+from benchmarks.lab.unet import catalogue, controls, flops, report, tables
+from benchmarks.lab.unet.cases import SDXL_SCHEDULE, Case, Pruning
 from benchmarks.lab.unet.summary import lines, step_map
+from demo.photographs.scenes import PhotoScene
+from demo.photographs.scenes import is_held_out as is_held_out_photo
 from demo.scenes import Scene, draw, is_held_out
 
 ATTENDING = PruneSettings(ranking="self-attention")
@@ -39,17 +42,47 @@ def groups() -> dict[str, list[Row]]:
 def test_captions_to_choose_and_to_confirm_by_share_nothing_and_were_never_trained_on() -> None:
     count = captions.batches(captions.LARGEST_SET)
     sets = [[one for i in range(count) for one in captions.batch(name, i)] for name in captions.FIRST_SEED]
-    scenes, seeds = ([{getattr(one, part) for one in found} for found in sets] for part in ("scene", "seed"))
-    assert not scenes[0] & scenes[1]
-    assert not seeds[0] & seeds[1]
     assert {len(found) for found in sets} == {captions.LARGEST_SET}
-    assert all(is_held_out(one.scene.shape, one.scene.colour, one.scene.place) for found in sets for one in found)
+    for part in ("scene", "seed"):
+        assert len({getattr(one, part) for found in sets for one in found}) == len(sets) * captions.LARGEST_SET
+    for one in (one for found in sets for one in found):
+        photo = isinstance(one.scene, PhotoScene)
+        parts = ("kind", "size", "place") if photo else ("shape", "colour", "place")
+        held_out = is_held_out_photo if photo else is_held_out
+        assert held_out(*(getattr(one.scene, part) for part in parts))
+
+
+def test_a_set_has_its_like_on_the_other_subject() -> None:
+    assert captions.on_subject("confirm", "photographs") == "photographs, confirm"
+    assert captions.on_subject("photographs, choose", "shapes") == "choose"
+    assert captions.subject_of("photographs, choose") == "photographs"
+
+
+def test_precision_is_part_of_a_key_and_float32_goes_without_saying() -> None:
+    assert Case(Sampling(dtype="float32")).key == Case().key != Case(Sampling(dtype="float16")).key
+
+
+def test_the_perceptual_distance_sees_a_lost_edge_and_no_change_of_brightness() -> None:
+    picture = draw(SCENE)
+    brighter = np.clip(picture.astype(int) + 8, 0, 255).astype(np.uint8)
+    lost = np.full_like(picture, picture[0, 0])
+    assert measures.gradient_deviation(picture, picture) == 0.0
+    assert measures.gradient_deviation(brighter, picture) < 0.001 < measures.gradient_deviation(lost, picture)
+
+
+def test_photographs_show_the_same_scene_where_place_and_colours_agree() -> None:
+    scene = PhotoScene("lemon", None, "center", "large", "blue")
+    picture = draw(replace(SCENE, colour="yellow"))
+    latent = np.ones((4, 8, 8), np.float32)
+    moved = draw(replace(SCENE, colour="yellow", place="upper left"))
+    assert measures.compare(picture, latent, picture, latent, scene)["same_scene"]
+    assert not measures.compare(moved, latent, picture, latent, scene)["same_scene"]
 
 
 def test_a_key_tells_apart_what_is_run_and_nothing_else() -> None:
     cases = {row.case for rows in groups().values() for row in rows}
     assert len({case.key for case in cases}) == len(cases)
-    assert Case(pruning=Pruning()).key == Case(pruning=Pruning(DSAPSchedule(), PruneSettings())).key
+    assert Case(pruning=Pruning()).key == Case(pruning=Pruning(SDXL_SCHEDULE, PruneSettings())).key
 
 
 def test_rows_of_a_group_have_names_of_their_own() -> None:
@@ -69,7 +102,7 @@ def test_sdxl_costs_what_the_paper_says() -> None:
 
 
 def test_a_tape_of_pruned_blocks_costs_what_the_closed_formula_says() -> None:
-    pruning = Pruning(DSAPSchedule(prune_ratio=0.5, early_percent=0.0))
+    pruning = Pruning(DSAPSchedule(prune_ratio=0.5, early_percent=0.0), PAPER_SETTINGS)
     names = [block.name for block in flops.sdxl().blocks]
     tape = flops.Tape(calls=[2], pruned=[flops.Pruned(name, 0.5, 0.5, 2) for name in names])
     assert flops.sdxl_flops(tape, pruning) == 2 * unet_flops(flops.sdxl(), flops.SDXL_LATENT, 0.5)
@@ -136,6 +169,7 @@ def test_measures_of_equal_and_of_different_pictures() -> None:
         "psnr": measures.HIGHEST_PSNR,
         "ssim": 1.0,
         "latent_error": 0.0,
+        "gmsd": 0.0,
         "same_scene": True,
         "right": True,
         "reference_right": True,
@@ -227,7 +261,7 @@ def test_fewer_steps_are_interpolated_and_never_cost_more() -> None:
 
 
 def test_a_line_says_by_how_much_it_is_nearer_than_fewer_steps_at_its_flops() -> None:
-    rest = {"ssim": 1.0, "latent_error": 0.0, "right": True, "reference_right": True}
+    rest = {"ssim": 1.0, "gmsd": 0.0, "latent_error": 0.0, "right": True, "reference_right": True}
     full = Sampling(20)
     pruned = measured(Row("g", "pruned", Case(full, Pruning())), 0.0, 0.75)
     fewer = measured(Row("g", "fewer", Case(Sampling(15)), against=full), 30.0, 0.75)
@@ -235,7 +269,19 @@ def test_a_line_says_by_how_much_it_is_nearer_than_fewer_steps_at_its_flops() ->
     for picture, psnr in zip(group[0].pictures, (29.0, 31.0, 33.0, 35.0), strict=True):
         picture["psnr"] = psnr
     assert lines(group)[0]["against_fewer_steps_at_sdxl_share"] == {"median": 2.0, "better": 3}
-    assert "| +2.0 (3 of 4 nearer) |" in tables.table("main", lines(group))
+    shown = tables.table("main", {"photographs": lines(group), "shapes": []})
+    assert "| +2.0 (3/4) |" in shown
+    assert "photographs: GMSD" in shown
+    assert "flat shapes" not in shown
+
+
+def test_subjects_stand_side_by_side_and_a_case_of_one_alone_leaves_the_other_empty() -> None:
+    common = {"psnr": 40.0, "psnr_quartiles": [39.0, 41.0], "gmsd": 0.01, "same_scene": 1.0, "sdxl_share": 0.5}
+    common |= {"pictures": 4, "captions": "photographs, choose", "reference_right": 1.0}
+    first, second = {**common, "name": "one"}, {**common, "name": "two", "psnr": 30.0}
+    shown = tables.table("levels", {"photographs": [first, second], "shapes": [first]}).splitlines()
+    assert [line.count("40.0 (39 to 41)") for line in shown[2:4]] == [2, 0]
+    assert "4 captions of the set *choose*" in shown[-1]
 
 
 def test_the_step_map_says_by_how_much_pruning_wins() -> None:
@@ -262,11 +308,12 @@ def test_tables_go_between_their_markers_and_unknown_ones_are_refused(tmp_path: 
 def test_saved_tables_are_those_of_the_saved_figures(repository: Path) -> None:
     """The document and the JSON files come from one run and cannot say different things."""
     text = (repository / "docs" / "fidelity.md").read_text(encoding="utf-8")
-    folder = repository / "benchmarks" / "results" / "fidelity"
-    checked = 0
-    for file in folder.glob("*.json"):
-        found = json.loads(file.read_text(encoding="utf-8"))["lines"]
-        if f"<!-- table {file.stem} -->" in text:
-            assert tables.table(file.stem, found) in text
-            checked += 1
-    assert checked > 3
+    asked_for = re.findall(r"<!-- table (\S+) -->", text)
+    for name in asked_for:
+        files = {subject: report.folder_of(subject) / f"{name}.json" for subject in tables.SUBJECTS}
+        found = {
+            subject: json.loads(file.read_text(encoding="utf-8"))["lines"] if file.exists() else []
+            for subject, file in files.items()
+        }
+        assert tables.table(name, found) in text
+    assert len(asked_for) > 3
