@@ -138,9 +138,8 @@ class Layers:
 
     def __init__(self, device: torch.device, dtype: torch.dtype, ratio: float) -> None:
         import comfy.ops
-        from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-
         from benchmarks.pack.patches.unet.structure import describe_unet
+        from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
         from .model import UNetConfig
 
@@ -150,6 +149,7 @@ class Layers:
         self._unet = UNetModel(**config, dtype=dtype, device="meta", operations=comfy.ops.disable_weight_init)
         self.structure = describe_unet(self._unet)
         self._device, self._dtype, self._ratio = device, dtype, ratio
+        self._maps: dict[tuple[int, int], Tensor] = {}
         self._text = self._noise(1, TEXT_TOKENS, TEXT_WIDTH)
         self._time = self._noise(1, 4 * wide.model_channels)
         self._options = self._run_options(ratio)
@@ -218,7 +218,9 @@ class Layers:
 
     def _map(self, channels: int, level: int, size: int) -> Tensor:
         edge = size // 8 // 2**level
-        return self._noise(1, channels, edge, edge)
+        if (channels, edge) not in self._maps:
+            self._maps[channels, edge] = self._noise(1, channels, edge, edge)
+        return self._maps[channels, edge]
 
     def _noise(self, *shape: int) -> Tensor:
         return torch.randn(shape, device=self._device, dtype=self._dtype)
@@ -238,6 +240,13 @@ def chosen_device(cpu: bool) -> Iterator[tuple[torch.device, torch.dtype]]:
         yield device, comfy.model_management.unet_manual_cast(weights, device, known) or weights
 
 
+def name_of(device: torch.device) -> str:
+    """As ComfyUI calls it."""
+    import comfy.model_management
+
+    return "the CPU" if device.type == "cpu" else str(comfy.model_management.get_torch_device_name(device))
+
+
 def main() -> None:
     """Measure, print what is measured, and a JSON line last."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -247,11 +256,11 @@ def main() -> None:
     options = parser.parse_args()
     with chosen_device(options.cpu) as (device, dtype):
         layers = Layers(device, dtype, options.ratio)
-        name = "the CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
-        say(f"  on {name}, {str(dtype).removeprefix('torch.')}")
+        precision = str(dtype).removeprefix("torch.")
+        say(f"  in {precision} on {name_of(device)}")
         found = summary(measure(layers.parts(), Stopwatch(device), options.seconds))
     found["flops_allow"] = layers.flops() / layers.flops(options.ratio)
-    found |= {"size": SIZE, "dtype": str(dtype).removeprefix("torch."), "device": device.type}
+    found |= {"size": SIZE, "dtype": precision, "device": name_of(device)}
     print(json.dumps(found), flush=True)
 
 
