@@ -118,10 +118,7 @@ def draw_all(server: Server, task: Task, seconds: float, after: float) -> list[R
     began = time.monotonic()
     easel.warm_up()
     ways = {way.name: way for way in (FULL, *task.methods)}
-    costs = {
-        FULL.name: 1.0,
-        **{way.name: PRUNED_COST if way.prune_ratio else 1 / task.speed_up for way in task.methods},
-    }
+    costs = {way.name: 1 / way.speed_up if way.speed_up else PRUNED_COST for way in task.methods} | {FULL.name: 1.0}
     of_prompt = 2 * sum(costs.values()) - 1.0  # every method has a control of the same cost
     progress = Progress(of_prompt * len(task.prompts), len(task.prompts) * (2 * len(ways) - 1), after)
     progress.start()

@@ -64,13 +64,12 @@ def _nearness(name: str, pairs: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
 
 def _blocks(runs: Sequence[Drawn]) -> list[dict[str, Any]]:
     """Tokens kept per block, over the runs with AT-EDM alone."""
-    kept: dict[str, list[int]] = {}
+    tokens: dict[str, tuple[int, int]] = {}
     for run in runs:
         for block in run.record.get("blocks", ()):
-            total = kept.setdefault(block["name"], [0, 0])
-            total[0] += block["tokens_kept"]
-            total[1] += block["tokens"]
-    return [{"name": name, "share_kept": found / tokens} for name, (found, tokens) in kept.items()]
+            kept, seen = tokens.get(block["name"], (0, 0))
+            tokens[block["name"]] = kept + block["tokens_kept"], seen + block["tokens"]
+    return [{"name": name, "share_kept": kept / seen if seen else 1.0} for name, (kept, seen) in tokens.items()]
 
 
 def as_text(report: dict[str, Any]) -> str:
@@ -84,8 +83,9 @@ def as_text(report: dict[str, Any]) -> str:
         f"{pictures} pictures of {settings['size']} x {settings['size']}{at_once}, by a small model that comes with"
         f" AT-EDM; {settings['steps']} steps {settings['sampler']}, cfg {settings['cfg']:g}",
         *table([HEAD, *(_line(way, ways) for way in report["ways"])]),
-        "Seconds of sampling and speed-ups: medians over prompts, full and faster runs in turns. PSNR and SSIM: how near",
-        "to the pictures of all steps in full, which have the same seeds; higher is nearer.",
+        f"Seconds are of sampling, speed-ups medians over {len(report['prompts'])} prompts, run in turns. PSNR and SSIM"
+        " say how near to the full",
+        "pictures of the same seeds: higher is nearer, and SSIM is 1 for equal pictures.",
         "",
     ]
     if report["sdxl"] is not None:
@@ -113,17 +113,15 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of equal columns: the first to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
         for row in rows
     ]
 
 
 def _sdxl_lines(sdxl: dict[str, Any], ratio: float) -> list[str]:
     return [
-        f"SDXL at {sdxl['size']} px, a step for one condition, put together from layers timed here in {sdxl['dtype']} on"
-        f" {sdxl['device']}:",
+        f"SDXL at {sdxl['size']} px, a step for one condition, put together from layers timed here in {sdxl['dtype']}"
+        f" on {sdxl['device']}:",
         f"{sdxl['seconds_full']:.3g} s in full, {sdxl['seconds_pruned']:.3g} s with AT-EDM at {ratio:.0%}:"
         f" {_times(sdxl['speed_up'])} as fast, where FLOPs allow {_times(sdxl['flops_allow'])}"
         f" (median of {sdxl['rounds']} {'round' if sdxl['rounds'] == 1 else 'rounds'}).",

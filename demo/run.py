@@ -123,18 +123,22 @@ def time_sdxl(ratio: float, seconds: float, on_cpu: bool) -> dict[str, Any] | No
     command = [sys.executable, "-m", "demo.sdxl", "--seconds", f"{seconds:.0f}", "--ratio", str(ratio)]
     command += ["--cpu"] if on_cpu else []
     lines: list[str] = []
-    with subprocess.Popen(
-        command, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
+        subprocess.Popen(
+            command, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, stderr=errors, encoding="utf-8"
+        ) as process,
+    ):
         assert process.stdout is not None
-        assert process.stderr is not None
         for line in process.stdout:
             lines.append(line)
             if line.startswith(" "):
                 say(line.rstrip())
-        errors = process.stderr.read()
-    if process.returncode != 0 or not lines:
-        say(f"  SDXL's layers could not be timed here: {(errors.strip().splitlines() or ['no reason given'])[-1]}")
+        code = process.wait()
+        errors.seek(0)
+        said = errors.read().strip().splitlines()
+    if code != 0 or not lines:
+        say(f"  SDXL's layers could not be timed here: {said[-1] if said else f'it ended with code {code}'}")
         return None
     found: dict[str, Any] = json.loads(lines[-1])
     return found
@@ -158,7 +162,10 @@ def run(settings: Settings, host: Host) -> dict[str, Any]:
     sdxl = None
     if settings.sdxl:
         say(f"Timing SDXL's layers at 1024 px, in full and pruned: up to {duration(SDXL_SECONDS)} ...")
-        sdxl = time_sdxl(settings.ratio, SDXL_SECONDS, on_cpu)
+        try:
+            sdxl = time_sdxl(settings.ratio, SDXL_SECONDS, on_cpu)
+        except KeyboardInterrupt:
+            say("  Interrupted: SDXL is left out.")
     result = report.build(settings.task, rows, machine, sdxl)
     report.write(result, settings.out)
     return result
@@ -203,7 +210,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"\nStopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted: nothing was written. --no-sdxl or one --prompt make it shorter.", file=sys.stderr)
+        print("\nInterrupted before the pictures were done. One --prompt makes it shorter.", file=sys.stderr)
         return 130
     shown = settings.out if not settings.out.is_relative_to(ROOT) else settings.out.relative_to(ROOT)
     say(

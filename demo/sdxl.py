@@ -116,21 +116,30 @@ def measure(parts: list[Part], watch: Callable[[Callable[[int], Any], int], floa
     steps: list[Step] = []
     while len(steps) < MOST_ROUNDS:
         started = time.monotonic()
-        found = {}
+        found: dict[tuple[str, bool], float] = {}
         for part in parts:
-            ways = [(part.full, False), (part.pruned, True)]
-            for work, pruned in ways if len(steps) % 2 == 0 else reversed(ways):  # a machine that slows favours neither
+            works = [(part.full, False), (part.pruned, True)]
+            for work, pruned in works if len(steps) % 2 == 0 else reversed(works):
                 if work is not None:
                     found[part.name, pruned] = watch(work, SIZE)
+            if not steps:
+                say(f"  {part.name}: {_seconds_of(part, found)}")
         steps.append(together(parts, found))
         spent, round_took = time.monotonic() - began, time.monotonic() - started
-        say(
-            f"  round {len(steps)}, {spent:.0f} s of at most {seconds:.0f}: a step takes {steps[-1].full:.3g} s in full,"
-            f" {steps[-1].pruned:.3g} s pruned"
-        )
+        say(f"  round {len(steps)}, {spent:.0f} s of {seconds:.0f}: a step takes {_words(steps[-1])}")
         if spent + round_took > seconds:
             break
     return steps
+
+
+def _seconds_of(part: Part, found: dict[tuple[str, bool], float]) -> str:
+    if part.pruned is None:
+        return f"{found[part.name, False]:.3g} s"
+    return _words(Step(found[part.name, False], found[part.name, True]))
+
+
+def _words(step: Step) -> str:
+    return f"{step.full:.3g} s in full, {step.pruned:.3g} s pruned"
 
 
 class Layers:
@@ -148,7 +157,7 @@ class Layers:
         # On `meta` the whole model takes no memory; what is timed is given some.
         self._unet = UNetModel(**config, dtype=dtype, device="meta", operations=comfy.ops.disable_weight_init)
         self.structure = describe_unet(self._unet)
-        self._device, self._dtype, self._ratio = device, dtype, ratio
+        self._device, self._dtype = device, dtype
         self._maps: dict[tuple[int, int], Tensor] = {}
         self._text = self._noise(1, TEXT_TOKENS, TEXT_WIDTH)
         self._time = self._noise(1, 4 * wide.model_channels)

@@ -1,4 +1,4 @@
-"""How long ways of drawing take beside each other, in turns, so that all meet the same machine; and how long is left."""
+"""How long ways of drawing take beside each other, in turns, so that all meet the same machine; how long is left."""
 
 from __future__ import annotations
 
