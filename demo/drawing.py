@@ -116,6 +116,7 @@ def draw_all(server: Server, task: Task, seconds: float, after: float) -> list[R
     """
     easel = Easel(server, task)
     began = time.monotonic()
+    say("  loading the model and running everything once, which does not count")
     easel.warm_up()
     ways = {way.name: way for way in (FULL, *task.methods)}
     costs = {way.name: 1 / way.speed_up if way.speed_up else PRUNED_COST for way in task.methods} | {FULL.name: 1.0}

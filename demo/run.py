@@ -24,10 +24,10 @@ from typing import Any
 
 from atedm_core.unet.schedule import DEFAULT_RATIO
 from devtools.commands import link_packs
-from devtools.console import DevError, clean_environment, say
+from devtools.console import DevError, say
 from devtools.layout import ROOT, STATE, Host, current_host
 from devtools.links import link_folder
-from devtools.server import Server
+from devtools.server import Server, server_environment
 
 from . import report, show
 from .drawing import Task, draw_all
@@ -37,15 +37,16 @@ from .workflow import APPLY, RECORD, Loader, Sampling
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "out"
-MOST_THREADS = 4  # the model is small: more do not make it faster
+CPU_THREADS = 1  # with one, processor time is what a run takes on a machine with nothing else to do
 SECONDS = 165.0  # for everything, on a machine of two cores; drawing gets what SDXL's layers leave
 SDXL_SECONDS = 45.0
 SPEED_UP = 2.0
 PROMPTS = {
     "photographs": (
-        "a large yellow lemon on the left on a blue background",
-        "a large brown kiwi in the center on a green background",
-        "a small green broccoli in the center on a brown background",
+        "a large red mushroom in the center on a green background",
+        "a large black wheel on the right on a gray background",
+        "a large orange planet in the center on a black background",
+        "a small yellow lemon in the upper right on a green background",
     ),
     "shapes": (
         "a large red circle in the upper left on a blue background",
@@ -91,20 +92,14 @@ def own_base(packs: Sequence[Path]) -> Iterator[Path]:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def threads() -> int | None:
-    """For the small model; `None` where the environment says how many."""
-    return None if "OMP_NUM_THREADS" in os.environ else min(MOST_THREADS, os.cpu_count() or 1)
-
-
-def _machine(server: Server) -> tuple[str, bool]:
-    """In words, and whether it has nothing but a CPU."""
+def _machine(server: Server) -> report.Machine:
     stats = server.get("/system_stats")
     device = stats["devices"][0]["name"] if stats.get("devices") else "unknown device"
     on_cpu = device == "cpu"
     place = f"CPU, {os.cpu_count()} cores, {platform.machine()}" if on_cpu else device
     system = stats["system"]
     versions = f"torch {system['pytorch_version']}, ComfyUI {system['comfyui_version']}"
-    return f"{place}, {platform.system()}, {versions}", on_cpu
+    return report.Machine(f"{place}, {platform.system()}, {versions}", on_cpu)
 
 
 def _check_nodes(server: Server, settings: Settings) -> None:
@@ -126,7 +121,7 @@ def time_sdxl(ratio: float, seconds: float, on_cpu: bool) -> dict[str, Any] | No
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
         subprocess.Popen(
-            command, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, stderr=errors, encoding="utf-8"
+            command, cwd=ROOT, env=server_environment(on_cpu), stdout=subprocess.PIPE, stderr=errors, encoding="utf-8"
         ) as process,
     ):
         assert process.stdout is not None
@@ -151,19 +146,19 @@ def run(settings: Settings, host: Host) -> dict[str, Any]:
     after = SDXL_SECONDS if settings.sdxl else 0.0
     with own_base(settings.packs) as base:
         say("Starting ComfyUI ...")
-        with Server(Host(host.comfyui, host.python, base), settings.out / "comfyui.log", threads=threads()) as server:
+        with Server(Host(host.comfyui, host.python, base), settings.out / "comfyui.log", threads=CPU_THREADS) as server:
             _check_nodes(server, settings)
             say(f"  up after {server.start_seconds:.1f} s. Ctrl-C stops everything at any time.")
             say("Drawing, and timing what is drawn ...")
             for_drawing = settings.seconds - after - (time.monotonic() - began)
             rows = draw_all(server, settings.task, for_drawing, after)
-            machine, on_cpu = _machine(server)
+            machine = _machine(server)
     show.save(rows, settings.task, settings.out)
     sdxl = None
     if settings.sdxl:
         say(f"Timing SDXL's layers at 1024 px, in full and pruned: up to {duration(SDXL_SECONDS)} ...")
         try:
-            sdxl = time_sdxl(settings.ratio, SDXL_SECONDS, on_cpu)
+            sdxl = time_sdxl(settings.ratio, SDXL_SECONDS, machine.on_cpu)
         except KeyboardInterrupt:
             say("  Interrupted: SDXL is left out.")
     result = report.build(settings.task, rows, machine, sdxl)
@@ -176,7 +171,7 @@ def parse_arguments(arguments: Sequence[str]) -> Settings:
     default = Settings()
     parser = argparse.ArgumentParser(prog="dev.py demo", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", choices=list(PROMPTS), default="photographs", help="which of the bundled models")
-    parser.add_argument("--prompt", action="append", help="may be given several times; default: three captions")
+    parser.add_argument("--prompt", action="append", help="may be given several times; default: its own captions")
     parser.add_argument("--seed", type=int, default=default.seed, help="of the first prompt; the next ones count up")
     parser.add_argument("--ratio", type=float, default=default.ratio, help="AT-EDM's prune_ratio (%(default)s)")
     parser.add_argument("--speed-up", type=float, default=default.speed_up, help="asked of AT-EDM Auto (%(default)s)")

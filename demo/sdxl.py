@@ -32,7 +32,7 @@ SIZE = 1024
 SECONDS = 45.0
 MOST_ROUNDS = 5
 LEAST_SAMPLE = 0.1  # seconds; a part that is faster is called several times for one sample
-WARM_UP = 0.25  # of the edge: the first call of a kind is slow at any size, and on a CPU a full-size one takes seconds
+CPU_WARM_UP = 256  # pixels: the first call of a kind is slow at any size, and on a CPU a full-size one takes seconds
 PROGRESS = 0.5  # of the run that the step is from; at the defaults all steps are pruned alike
 TEXT_TOKENS, TEXT_WIDTH, POOLED_WIDTH = 77, 2048, 1280
 
@@ -86,18 +86,20 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._calls: dict[Callable[[int], Any], int] = {}
+        # Processor time leaves out whatever else the machine does meanwhile.
+        self._clock = processor_time if device.type == "cpu" else time.perf_counter
+        self._calls: dict[tuple[Callable[[int], Any], int], int] = {}
 
     def __call__(self, work: Callable[[int], Any], size: int) -> float:
         """Seconds of one call, the device's queue included."""
-        calls = self._calls.get(work, 1)
+        calls = self._calls.get((work, size), 1)
         self._wait()
-        began = time.perf_counter()
+        began = self._clock()
         for _ in range(calls):
             work(size)
         self._wait()
-        seconds = (time.perf_counter() - began) / calls
-        self._calls[work] = max(1, math.ceil(LEAST_SAMPLE / max(seconds, 1e-4)))
+        seconds = (self._clock() - began) / calls
+        self._calls[work, size] = max(1, math.ceil(LEAST_SAMPLE / max(seconds, 1e-4)))
         return seconds
 
     def _wait(self) -> None:
@@ -107,12 +109,22 @@ class Stopwatch:
             torch.accelerator.synchronize()
 
 
-def measure(parts: list[Part], watch: Callable[[Callable[[int], Any], int], float], seconds: float) -> list[Step]:
-    """Rounds of all parts, full and pruned in turns, until `seconds` are up; one at least."""
+def processor_time() -> float:
+    """Seconds of one of the threads that share the work."""
+    return time.process_time() / torch.get_num_threads()
+
+
+def measure(
+    parts: list[Part], watch: Callable[[Callable[[int], Any], int], float], seconds: float, warm_up: int = CPU_WARM_UP
+) -> list[Step]:
+    """Rounds of all parts, full and pruned in turns, until `seconds` are up; one at least.
+
+    Before them everything is called once at an edge of `warm_up` pixels.
+    """
     began = time.monotonic()
     for part in parts:
         for work in filter(None, (part.full, part.pruned)):
-            watch(work, round(SIZE * WARM_UP))
+            watch(work, warm_up)
     steps: list[Step] = []
     while len(steps) < MOST_ROUNDS:
         started = time.monotonic()
@@ -267,9 +279,11 @@ def main() -> None:
         layers = Layers(device, dtype, options.ratio)
         precision = str(dtype).removeprefix("torch.")
         say(f"  in {precision} on {name_of(device)}")
-        found = summary(measure(layers.parts(), Stopwatch(device), options.seconds))
+        warm_up = CPU_WARM_UP if device.type == "cpu" else SIZE
+        found = summary(measure(layers.parts(), Stopwatch(device), options.seconds, warm_up))
     found["flops_allow"] = layers.flops() / layers.flops(options.ratio)
     found |= {"size": SIZE, "dtype": precision, "device": name_of(device)}
+    found["threads"] = torch.get_num_threads() if device.type == "cpu" else None
     print(json.dumps(found), flush=True)
 
 

@@ -22,7 +22,7 @@ INTERRUPTED = 130
 _IS_COMMAND = 'if __name__ == "__main__":'
 
 OVERVIEW = """\
-python dev.py demo            pictures with and without token pruning, side by side, into demo/out/
+python dev.py demo            pictures in full and faster, side by side, and what SDXL gains on this machine
 python dev.py test            linters, type checks and all tests; with arguments: pytest, with these arguments
 python dev.py bench NAME      one benchmark; without a name: which there are
 python dev.py host            ComfyUI with this pack loaded; --help shows the options

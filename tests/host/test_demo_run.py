@@ -102,10 +102,12 @@ def test_text_and_json_agree_and_the_speed_up_comes_last(result: tuple[Path, dic
 
 def test_sdxl_is_part_of_the_last_line(result: tuple[Path, dict[str, Any]]) -> None:
     sdxl = {"size": 1024, "dtype": "float16", "device": "a device", "seconds_full": 2.0, "seconds_pruned": 1.25}
-    sdxl |= {"speed_up": 1.6, "flops_allow": 1.5558, "rounds": 1}
+    sdxl |= {"speed_up": 1.6, "flops_allow": 1.5558, "rounds": 1, "threads": None}
     text = report.as_text({**result[1], "sdxl": sdxl})
-    assert "2 s in full, 1.25 s with AT-EDM at 56%: 1.60x as fast, where FLOPs allow 1.56x (median of 1 round)" in text
+    assert "2 s in full, 1.25 s with AT-EDM at 56%: 1.60x as fast, where FLOPs allow 1.56x\n(one round; random" in text
     assert "float16 on a device" in text
+    on_cpu = report.as_text({**result[1], "sdxl": {**sdxl, "rounds": 3, "threads": 2}})
+    assert "(processor time over 2 threads, median of 3;" in on_cpu
     assert text.rstrip().endswith("a step of SDXL 1.60x with AT-EDM")
 
 
