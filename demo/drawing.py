@@ -121,7 +121,7 @@ def draw_all(server: Server, task: Task, seconds: float, after: float) -> list[R
     ways = {way.name: way for way in (FULL, *task.methods)}
     costs = {way.name: 1 / way.speed_up if way.speed_up else PRUNED_COST for way in task.methods} | {FULL.name: 1.0}
     of_prompt = 2 * sum(costs.values()) - 1.0  # every method has a control of the same cost
-    progress = Progress(of_prompt * len(task.prompts), len(task.prompts) * (2 * len(ways) - 1), after)
+    progress = Progress(of_prompt * len(task.prompts), len(task.prompts) * (2 * len(ways) - 1), seconds, after)
     progress.start()
     rows: list[Row] = []
     for index, prompt in enumerate(task.prompts):

@@ -96,7 +96,7 @@ def as_text(report: dict[str, Any]) -> str:
         f" AT-EDM; {settings['steps']} steps {settings['sampler']}, cfg {settings['cfg']:g}",
         *table([HEAD, *(_line(way, ways) for way in report["ways"])]),
         f"Seconds are {report['clock']}.",
-        f"Speed-ups are medians over {len(report['prompts'])} rounds of full and faster runs in turns.",
+        f"Speed-ups are {_rounds(len(report['prompts']))} of full and faster runs in turns.",
         "PSNR and SSIM say how near to the full pictures of the same seeds: higher is nearer, SSIM 1 is equal.",
         "",
     ]
@@ -136,15 +136,18 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def _rounds(count: int) -> str:
+    return f"medians of {count} rounds" if count > 1 else "from one round"
+
+
 def _sdxl_lines(sdxl: dict[str, Any], ratio: float) -> list[str]:
-    rounds = f"median of {sdxl['rounds']}" if sdxl["rounds"] > 1 else "one round"
     time = f"processor time over {sdxl['threads']} threads, " if sdxl["threads"] else ""
     return [
         f"SDXL at {sdxl['size']} px, a step for one condition, put together from layers timed here in {sdxl['dtype']}"
         f" on {sdxl['device']}:",
         f"{sdxl['seconds_full']:.3g} s in full, {sdxl['seconds_pruned']:.3g} s with AT-EDM at {ratio:.0%}:"
         f" {_times(sdxl['speed_up'])} as fast, where FLOPs allow {_times(sdxl['flops_allow'])}",
-        f"({time}{rounds}; random weights, on which speed does not depend).",
+        f"({time}{_rounds(sdxl['rounds'])}; random weights, on which speed does not depend).",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -39,12 +40,14 @@ class Progress:
     Attributes:
         total: expected cost of all pieces, in runs in full.
         count: pieces.
+        most: seconds that all pieces may take; where they would take longer, some are left out.
         after: seconds of what follows, which are known.
         clock: seconds.
     """
 
     total: float
     count: int
+    most: float = math.inf
     after: float = 0.0
     clock: Callable[[], float] = time.monotonic
     _done: float = 0.0
@@ -59,7 +62,9 @@ class Progress:
         """Seconds, from the pieces done so far; those of what follows before any is."""
         if self._done == 0:
             return self.after
-        return (self.clock() - self._began) / self._done * max(0.0, self.total - self._done) + self.after
+        spent = self.clock() - self._began
+        expected = spent / self._done * max(0.0, self.total - self._done)
+        return min(expected, max(0.0, self.most - spent)) + self.after
 
     def done(self, cost: float, what: str) -> None:
         """A piece is finished."""

@@ -104,10 +104,13 @@ def test_sdxl_is_part_of_the_last_line(result: tuple[Path, dict[str, Any]]) -> N
     sdxl = {"size": 1024, "dtype": "float16", "device": "a device", "seconds_full": 2.0, "seconds_pruned": 1.25}
     sdxl |= {"speed_up": 1.6, "flops_allow": 1.5558, "rounds": 1, "threads": None}
     text = report.as_text({**result[1], "sdxl": sdxl})
-    assert "2 s in full, 1.25 s with AT-EDM at 56%: 1.60x as fast, where FLOPs allow 1.56x\n(one round; random" in text
+    assert (
+        "2 s in full, 1.25 s with AT-EDM at 56%: 1.60x as fast, where FLOPs allow 1.56x\n(from one round; random"
+        in text
+    )
     assert "float16 on a device" in text
     on_cpu = report.as_text({**result[1], "sdxl": {**sdxl, "rounds": 3, "threads": 2}})
-    assert "(processor time over 2 threads, median of 3;" in on_cpu
+    assert "(processor time over 2 threads, medians of 3 rounds;" in on_cpu
     assert text.rstrip().endswith("a step of SDXL 1.60x with AT-EDM")
 
 
@@ -186,6 +189,11 @@ def test_the_time_left_follows_from_what_was_done(capsys: pytest.CaptureFixture[
     assert progress.left() == 75.0
     assert "1 of 2" in (said := capsys.readouterr().out)
     assert "1 min 15 s left" in said
+    hurried = timing.Progress(4.0, 2, most=15.0, after=45.0, clock=lambda: now[0])
+    hurried.start()
+    now[0] += 10.0
+    hurried.done(1.0, "full")
+    assert hurried.left() == 50.0, "what is left out takes no time"
 
 
 def test_fewer_steps_cost_no_less_than_what_they_stand_beside() -> None:
