@@ -24,7 +24,7 @@ class Machine:
 
 
 PROCESSOR_TIME = "processor time of sampling on one thread, so that other work on this machine is not in them"
-HEAD = ("", "seconds", "speed-up", "FLOPs allow", "PSNR", "SSIM")
+HEAD = ("", "seconds", "speed-up", "by FLOPs", "PSNR", "SSIM")
 
 
 def build(task: Task, rows: Sequence[Row], machine: Machine, sdxl: dict[str, Any] | None) -> dict[str, Any]:
@@ -145,8 +145,8 @@ def _sdxl_lines(sdxl: dict[str, Any], ratio: float) -> list[str]:
     return [
         f"SDXL at {sdxl['size']} px, a step for one condition, put together from layers timed here in {sdxl['dtype']}"
         f" on {sdxl['device']}:",
-        f"{sdxl['seconds_full']:.3g} s in full, {sdxl['seconds_pruned']:.3g} s with AT-EDM at {ratio:.0%}:"
-        f" {_times(sdxl['speed_up'])} as fast, where FLOPs allow {_times(sdxl['flops_allow'])}",
+        f"{sdxl['seconds_full']:.3g} s in full, {sdxl['seconds_pruned']:.3g} s with AT-EDM at {ratio:g}:"
+        f" {_times(sdxl['speed_up'])} as fast, where FLOPs predict {_times(sdxl['flops_predict'])}",
         f"({time}{_rounds(sdxl['rounds'])}; random weights, on which speed does not depend).",
     ]
 
@@ -154,7 +154,7 @@ def _sdxl_lines(sdxl: dict[str, Any], ratio: float) -> list[str]:
 def last_line(report: dict[str, Any]) -> str:
     """The speed-ups, and nothing else."""
     found = [
-        f"{_times(way['speed_up'])} with {way['title'].partition(',')[0]}"
+        f"{_times(way['speed_up'])} with {way['title']}"
         for way in report["ways"]
         if way["name"] != FULL.name and not way["control_of"]
     ]

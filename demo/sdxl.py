@@ -15,43 +15,22 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from atedm_core.unet.schedule import DEFAULT_RATIO
 from devtools.console import say
 
-from .host import use_host
+from .sdxl_layers import Layers, Part, chosen_device, name_of
 
 SIZE = 1024
 SECONDS = 45.0
 MOST_ROUNDS = 5
 LEAST_SAMPLE = 0.1  # seconds; a part that is faster is called several times for one sample
 CPU_WARM_UP = 256  # pixels: the first call of a kind is slow at any size, and on a CPU a full-size one takes seconds
-PROGRESS = 0.5  # of the run that the step is from; at the defaults all steps are pruned alike
-TEXT_TOKENS, TEXT_WIDTH, POOLED_WIDTH = 77, 2048, 1280
-
-
-@dataclass(frozen=True)
-class Part:
-    """One piece of a step.
-
-    Attributes:
-        name: in progress and results.
-        count: how many such pieces a step has; for convolutions the ratio of FLOPs.
-        full: runs it once as the host does, at an edge of so many pixels.
-        pruned: the same with AT-EDM; `None` where there is nothing to prune.
-    """
-
-    name: str
-    count: float
-    full: Callable[[int], Any]
-    pruned: Callable[[int], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,120 +133,6 @@ def _words(step: Step) -> str:
     return f"{step.full:.3g} s in full, {step.pruned:.3g} s pruned"
 
 
-class Layers:
-    """SDXL's layers on a device, and how they are called."""
-
-    def __init__(self, device: torch.device, dtype: torch.dtype, ratio: float) -> None:
-        import comfy.ops
-        from benchmarks.pack.patches.unet.structure import describe_unet
-        from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-
-        from .model import UNetConfig
-
-        wide = UNetConfig(model_channels=320, channel_mult=(1, 2, 4), depth=(2, 10), head_channels=64)
-        config = {**wide.host(TEXT_WIDTH, POOLED_WIDTH), "num_head_channels": wide.head_channels}
-        # On `meta` the whole model takes no memory; what is timed is given some.
-        self._unet = UNetModel(**config, dtype=dtype, device="meta", operations=comfy.ops.disable_weight_init)
-        self.structure = describe_unet(self._unet)
-        self._device, self._dtype = device, dtype
-        self._maps: dict[tuple[int, int], Tensor] = {}
-        self._text = self._noise(1, TEXT_TOKENS, TEXT_WIDTH)
-        self._time = self._noise(1, 4 * wide.model_channels)
-        self._options = self._run_options(ratio)
-
-    def parts(self) -> list[Part]:
-        """A residual block of every level and an attention block of every level that has any."""
-        blocks = {block.level: block for block in reversed(self.structure.blocks)}  # the first of each level
-        found = [self._convolutions(level, index) for level, index in enumerate((1, 5, 8))]
-        for level, block in blocks.items():
-            found.append(self._attention(level, block))
-        return found
-
-    def flops(self, ratio: float = 0.0) -> int:
-        """Of a step of all SDXL."""
-        from benchmarks.pack.atedm_core.unet.flops import unet_flops
-
-        return unet_flops(self.structure, (SIZE // 8, SIZE // 8), ratio)
-
-    def _convolutions(self, level: int, index: int) -> Part:
-        block = self._made(self._unet.input_blocks[index][0])
-        convolutions = [module for module in block.modules() if isinstance(module, torch.nn.Conv2d)]
-        macs = sum(module.weight.numel() for module in convolutions)
-
-        def run(size: int) -> Tensor:
-            return block(self._map(block.channels, level, size), self._time)
-
-        return Part(f"convolutions at level {level}", self.structure.other_macs[level] / macs, run)
-
-    def _attention(self, level: int, described: Any) -> Part:
-        from benchmarks.pack.patches.unet.attention_block import attention_block_handler
-
-        block = self._unet.input_blocks[described.index][1]
-        # The same layer so many times: it takes a tenth of the memory, and is too large for caches all the same.
-        block.transformer_blocks = torch.nn.ModuleList([block.transformer_blocks[0]] * described.layers)
-        self._made(block)
-
-        def full(size: int) -> Tensor:
-            return block(self._map(described.channels, level, size), self._text, {})
-
-        def pruned(size: int) -> Tensor:
-            options = {**self._options, "block": (described.part, described.index)}
-            return attention_block_handler(
-                block, self._map(described.channels, level, size), self._time, self._text, options
-            )
-
-        count = sum(one.level == level for one in self.structure.blocks)
-        return Part(f"attention at level {level}", count, full, pruned)
-
-    def _run_options(self, ratio: float) -> dict[str, Any]:
-        """What the pack hangs into a run's options, in the middle of a run."""
-        from benchmarks.pack.atedm_core.unet.schedule import DSAPSchedule
-        from benchmarks.pack.atedm_core.unet.settings import DEFAULT_SETTINGS
-        from benchmarks.pack.patches.unet.run import RUN_KEY, Method, PruneRun
-
-        run = PruneRun(Method(DSAPSchedule(ratio), DEFAULT_SETTINGS, self.structure), lambda percent: 1.0 - percent)
-        options = {RUN_KEY: run, "sigmas": torch.tensor([1.0 - PROGRESS], device=self._device)}
-        run.sigma(options)  # read back once a step, not once a block
-        return options
-
-    def _made(self, module: Any) -> Any:
-        from benchmarks.random_models import fill_with_noise
-
-        module.to_empty(device=self._device)
-        fill_with_noise(module, 0)
-        return module.eval()
-
-    def _map(self, channels: int, level: int, size: int) -> Tensor:
-        edge = size // 8 // 2**level
-        if (channels, edge) not in self._maps:
-            self._maps[channels, edge] = self._noise(1, channels, edge, edge)
-        return self._maps[channels, edge]
-
-    def _noise(self, *shape: int) -> Tensor:
-        return torch.randn(shape, device=self._device, dtype=self._dtype)
-
-
-@contextmanager
-def chosen_device(cpu: bool) -> Iterator[tuple[torch.device, torch.dtype]]:
-    """Where ComfyUI would run SDXL, and in which precision; gradients are off while it lasts."""
-    use_host(cpu)
-    import comfy.model_management
-    import comfy.supported_models
-
-    device = comfy.model_management.get_torch_device()
-    known = comfy.supported_models.SDXL.supported_inference_dtypes
-    weights = comfy.model_management.unet_dtype(device, 2_567_000_000, known)
-    with torch.inference_mode():
-        yield device, comfy.model_management.unet_manual_cast(weights, device, known) or weights
-
-
-def name_of(device: torch.device) -> str:
-    """As ComfyUI calls it."""
-    import comfy.model_management
-
-    return "the CPU" if device.type == "cpu" else str(comfy.model_management.get_torch_device_name(device))
-
-
 def main() -> None:
     """Measure, print what is measured, and a JSON line last."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -281,7 +146,7 @@ def main() -> None:
         say(f"  in {precision} on {name_of(device)}")
         warm_up = CPU_WARM_UP if device.type == "cpu" else SIZE
         found = summary(measure(layers.parts(), Stopwatch(device), options.seconds, warm_up))
-    found["flops_allow"] = layers.flops() / layers.flops(options.ratio)
+    found["flops_predict"] = layers.flops(SIZE) / layers.flops_pruned(SIZE)
     found |= {"size": SIZE, "dtype": precision, "device": name_of(device)}
     found["threads"] = torch.get_num_threads() if device.type == "cpu" else None
     print(json.dumps(found), flush=True)

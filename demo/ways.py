@@ -51,7 +51,7 @@ FULL = Way("full", "full")
 def methods(prune_ratio: float, speed_up: float) -> tuple[Way, Way]:
     """What this project has to offer."""
     return (
-        Way("at-edm", f"AT-EDM, {prune_ratio:.0%} dropped", prune_ratio=prune_ratio),
+        Way("at-edm", f"AT-EDM at {prune_ratio:g}", prune_ratio=prune_ratio),
         Way("auto", f"AT-EDM Auto at {speed_up:g}", speed_up=speed_up),
     )
 

@@ -86,7 +86,7 @@ def test_says_what_each_way_costs(result: tuple[Path, dict[str, Any]]) -> None:
         assert control["control_of"] == name
         assert ways[name]["flops_share"] <= control["flops_share"] < ways[name]["flops_share"] + 1 / SAMPLING.steps
     assert all(way["seconds"] > 0 and way["rounds"] == 2 for way in ways.values())
-    assert [block["share_kept"] for block in found["blocks"]] == pytest.approx([1 - DEFAULT_RATIO] * 11, abs=0.02)
+    assert [block["share_kept"] for block in found["blocks"]] == pytest.approx([1 - DEFAULT_RATIO] * 11, abs=0.05)
 
 
 def test_text_and_json_agree_and_the_speed_up_comes_last(result: tuple[Path, dict[str, Any]]) -> None:
@@ -102,12 +102,10 @@ def test_text_and_json_agree_and_the_speed_up_comes_last(result: tuple[Path, dic
 
 def test_sdxl_is_part_of_the_last_line(result: tuple[Path, dict[str, Any]]) -> None:
     sdxl = {"size": 1024, "dtype": "float16", "device": "a device", "seconds_full": 2.0, "seconds_pruned": 1.25}
-    sdxl |= {"speed_up": 1.6, "flops_allow": 1.5558, "rounds": 1, "threads": None}
+    sdxl |= {"speed_up": 1.6, "flops_predict": 1.5558, "rounds": 1, "threads": None}
     text = report.as_text({**result[1], "sdxl": sdxl})
-    assert (
-        "2 s in full, 1.25 s with AT-EDM at 56%: 1.60x as fast, where FLOPs allow 1.56x\n(from one round; random"
-        in text
-    )
+    assert f"2 s in full, 1.25 s with AT-EDM at {DEFAULT_RATIO:g}: 1.60x as fast" in text
+    assert "where FLOPs predict 1.56x\n(from one round; random" in text
     assert "float16 on a device" in text
     on_cpu = report.as_text({**result[1], "sdxl": {**sdxl, "rounds": 3, "threads": 2}})
     assert "(processor time over 2 threads, medians of 3 rounds;" in on_cpu
