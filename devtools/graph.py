@@ -92,7 +92,7 @@ class Graph:
         """Begin the next column."""
         self.groups.append((title, []))
 
-    def node(self, kind: str, title: str = "", *, wide: float = WIDTH, **values: Any) -> Node:
+    def node(self, kind: str, /, title: str = "", *, wide: float = WIDTH, **values: Any) -> Node:
         """Add a node; values are widget values or outputs of other nodes, everything else has its default."""
         made = Node(kind, title, self.definitions[kind], values, wide)
         unknown = set(values) - {name for name, _ in inputs_of(made.definition)}
