@@ -10,8 +10,9 @@ from typing import Any
 import comfy.model_management
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
+from ...atedm_core.dit.expected_error import SelectorFactory, selector_of
 from ...atedm_core.dit.schedule import CATSchedule
-from ...atedm_core.dit.selection import CATSelection, SelectorFactory, TokenSelector
+from ...atedm_core.dit.selection import CATSelection
 from ..host.finished_runs import keep_record, report_is_wanted
 from ..host.kept_counts import KeptCounts
 from ..host.progress import percent_to_sigma_on_cpu
@@ -29,7 +30,7 @@ KEY = "cat_pruning"
 
 
 def apply_cat(
-    model: Any, selection: CATSelection, schedule: CATSchedule, *, select: SelectorFactory = TokenSelector
+    model: Any, selection: CATSelection, schedule: CATSchedule, *, select: SelectorFactory = selector_of
 ) -> Any:
     """A clone of `model` that computes only some of the image tokens in most steps. The model given is left as it is.
 
@@ -172,7 +173,13 @@ def _call(
     selected = run.selected()
     memory = None if selected is None else run.cache.of(uuids)
     if selected is not None and memory is not None and memory.whole(expected):
-        return TransformerCall(memory, run.tokens, selected.repeat(len(uuids), 1))
+        waited = run.evaluation.waited
+        return TransformerCall(
+            memory,
+            run.tokens,
+            selected.repeat(len(uuids), 1),
+            waited=None if waited is None else waited.repeat(len(uuids), 1),
+        )
     run.cache.drop(uuids)
     steps, step, schedule = run.steps, run.step, run.method.schedule
     return TransformerCall(
