@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from comfy_api.latest import io
 
 from ..atedm_core.dit.schedule import LEAST_FULL_STEPS, CATSchedule
-from ..atedm_core.dit.selection import DEFAULT_KEEP, MAX_CLUSTERS, CATSelection
+from ..atedm_core.dit.selection import MAX_CLUSTERS, CATSelection, ChooseBy
 from ..patches.dit.apply import apply_cat
-from .types import advanced_count, advanced_share, faster_model, share_input
+from .types import advanced_combo, advanced_count, advanced_share, faster_model, share_input
 
-_SELECTION = CATSelection()
-_SCHEDULE = CATSchedule()
+_SELECTION = CATSelection(keep_ratio=0.4, choose_by="expected error")
+_SCHEDULE = CATSchedule(warmup=0.1, least_full_steps=3)
 _MOST_STEPS = 1000
 
 
@@ -41,7 +41,7 @@ class CATPruningApply(io.ComfyNode):
                 ),
                 share_input(
                     "keep_ratio",
-                    DEFAULT_KEEP,
+                    _SELECTION.keep_ratio,
                     "Share of image tokens that a pruned step computes. Lower is faster and departs further from the "
                     "full model's picture. 0.3 is the paper's; 1 changes nothing at all.",
                     limits=(0.05, 1.0),
@@ -82,6 +82,14 @@ class CATPruningApply(io.ComfyNode):
                     (0, _MOST_STEPS),
                     "So many steps at the end compute all tokens. 0 for none, as in the paper.",
                 ),
+                advanced_combo(
+                    "choose_by",
+                    sorted(get_args(ChooseBy)),
+                    _SELECTION.choose_by,
+                    "How tokens are chosen. expected error: the faster a token changed when it was last computed, the "
+                    "sooner its turn comes; clusters and hot_share have no effect. published: as in the paper, whose "
+                    "keep_ratio is 0.3, warmup 0.29 and least_full_steps 4.",
+                ),
             ],
             outputs=[faster_model()],
         )
@@ -97,7 +105,8 @@ class CATPruningApply(io.ComfyNode):
         hot_share: float = _SELECTION.hot_share,
         refresh_interval: int = _SCHEDULE.refresh_interval,
         last_full_steps: int = _SCHEDULE.last_full_steps,
+        choose_by: ChooseBy = _SELECTION.choose_by,
     ) -> io.NodeOutput:
-        selection = CATSelection(keep_ratio, clusters=clusters, hot_share=hot_share)
+        selection = CATSelection(keep_ratio, clusters, hot_share, choose_by=choose_by)
         schedule = CATSchedule(warmup, least_full_steps, refresh_interval, last_full_steps)
         return io.NodeOutput(apply_cat(model, selection, schedule))

@@ -34,9 +34,7 @@ class AttentionMemory:
         """Bytes held."""
         return self.keys.nbytes + self.values.nbytes
 
-    def merge(
-        self, keys: Tensor, values: Tensor, selected: Tensor, tokens: int, waited: Tensor | None = None
-    ) -> None:
+    def merge(self, keys: Tensor, values: Tensor, selected: Tensor, tokens: int, waited: Tensor | None = None) -> None:
         """Put new keys and values in place: those of the text, which come first, and of the selected tokens.
 
         Args:
@@ -52,8 +50,8 @@ class AttentionMemory:
             raise RuntimeError(f"{self.keys.shape[1] - tokens} text tokens became {text} within a run")
         if waited is not None:
             known = self.drift or (None, None)
-            moved = ((self.keys, keys, known[0]), (self.values, values, known[1]))
-            self.drift = tuple(_moved(kept, new, drift, selected, waited, text) for kept, new, drift in moved)
+            of_keys = _moved(self.keys, keys, known[0], selected, waited)
+            self.drift = (of_keys, _moved(self.values, values, known[1], selected, waited))
         for kept, new in ((self.keys, keys), (self.values, values)):
             kept[:, :text] = new[:, :text]
             kept.flatten(0, 1).index_copy_(
@@ -183,12 +181,11 @@ def own(tensor: Tensor) -> Tensor:
     return tensor if alone and tensor.is_contiguous() else tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _moved(
-    kept: Tensor, new: Tensor, drift: Tensor | None, selected: Tensor, waited: Tensor, text: int
-) -> Tensor:
+def _moved(kept: Tensor, new: Tensor, drift: Tensor | None, selected: Tensor, waited: Tensor) -> Tensor:
     """The drift that the selected tokens' new keys or values show; what is kept of the image is moved by it."""
-    image = kept[:, text:].flatten(2)
-    found = drift_per_step(drift, gather_tokens(image, selected), new[:, text:].flatten(2), waited)
+    text = new.shape[1] - selected.shape[1]
+    own = gather_tokens(kept[:, text:].flatten(2), selected)
+    found = drift_per_step(drift, own, new[:, text:].flatten(2), waited)
     kept[:, text:] += found.view(-1, 1, *kept.shape[2:]).to(kept.dtype)
     return found
 
