@@ -86,9 +86,9 @@ class CATPruningApply(io.ComfyNode):
                     "choose_by",
                     sorted(get_args(ChooseBy)),
                     _SELECTION.choose_by,
-                    "How tokens are chosen. expected error: the faster a token changed when it was last computed, the "
-                    "sooner its turn comes; clusters and hot_share have no effect. published: as in the paper, whose "
-                    "keep_ratio is 0.3, warmup 0.29 and least_full_steps 4.",
+                    "How tokens are chosen. 'expected error': the faster a token changed when it was last computed, "
+                    "the sooner its turn comes; clusters and hot_share have no effect. 'published': as in the paper, "
+                    "whose keep_ratio is 0.3, warmup 0.29 and least_full_steps 4.",
                 ),
             ],
             outputs=[faster_model()],
