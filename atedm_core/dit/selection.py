@@ -103,6 +103,10 @@ class CATSelection:
         return max(1, math.floor(self.keep_ratio * tokens + 1e-9))
 
 
+DEFAULT_SELECTION = CATSelection(keep_ratio=0.4, choose_by="expected error")
+"""What came nearest to the full run at equal FLOPs (`docs/cat_fidelity.md`)."""
+
+
 class TokenSelector:
     """Chooses the tokens of step after step from the noise it is shown. One for each run; it holds tensors.
 

@@ -54,7 +54,7 @@ def apply_cat(
             f"{supported}. Connect one of these, or use AT-EDM Apply for SDXL and SD 1.x and 2.x."
         )
     method = CATMethod(selection, schedule, family, select)
-    return put_on(model, KEY, method, lambda asked: _begin(method, asked), _hang_in, _conclude)
+    return put_on(model, KEY, method, lambda asked: begin(method, asked), hang_in, conclude)
 
 
 def applied_cat(model: Any) -> CATMethod | None:
@@ -62,7 +62,8 @@ def applied_cat(model: Any) -> CATMethod | None:
     return applied(model, KEY, CATMethod)
 
 
-def _begin(method: CATMethod, asked: Asked) -> CATRun:
+def begin(method: CATMethod, asked: Asked) -> CATRun:
+    """State of a run."""
     model = asked.guider.model_patcher.get_model_object("diffusion_model")
     shape = tuple(asked.noise.shape)
     run = CATRun(method, asked.sigmas, shape, method.family.grid(model, asked.latent), method.family.structure(model))
@@ -72,7 +73,8 @@ def _begin(method: CATMethod, asked: Asked) -> CATRun:
     return run
 
 
-def _hang_in(run: CATRun, asked: Asked, model_options: dict[str, Any]) -> None:
+def hang_in(run: CATRun, asked: Asked, model_options: dict[str, Any]) -> None:
+    """Put it into the run's own options."""
     if run.nothing_because is not None:
         if run.steps > 0:
             logger.warning("CAT Pruning: nothing will be pruned: %s", run.nothing_because)
@@ -85,13 +87,14 @@ def _hang_in(run: CATRun, asked: Asked, model_options: dict[str, Any]) -> None:
         model_options["denoise_mask_function"] = _watched_mask(run, model_options["denoise_mask_function"])
 
 
-def _conclude(run: CATRun, asked: Asked, seconds: float | None) -> None:
+def conclude(run: CATRun, asked: Asked, seconds: float | None, method: object = None) -> None:
+    """Say what a run did, and keep its record if it came to its end, under the `method` of the node."""
     if run.nothing_because is None:
         logger.info("%s", summarize(run, finished=seconds is not None))
     if seconds is not None and run.steps > 0:
         sampling = asked.guider.model_patcher.get_model_object("model_sampling")
         to_sigma = percent_to_sigma_on_cpu(sampling)
-        keep_record(run.method, record_of(run, seconds, to_sigma, asked.work))
+        keep_record(method or run.method, record_of(run, seconds, to_sigma, asked.work))
 
 
 def _predict_noise(run: CATRun) -> Any:

@@ -13,9 +13,6 @@ from ..cases import Peer, Sampling
 
 PUBLISHED_SELECTION = CATSelection()
 PUBLISHED_SCHEDULE = CATSchedule()
-DEFAULT_SELECTION = CATSelection(keep_ratio=0.4, choose_by="expected error")
-"""The node's."""
-DEFAULT_SCHEDULE = CATSchedule(warmup=0.1, least_full_steps=3)
 
 
 @dataclass(frozen=True)

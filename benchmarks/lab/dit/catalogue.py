@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ...pack.atedm_core.dit.schedule import DEFAULT_SCHEDULE
+from ...pack.atedm_core.dit.selection import DEFAULT_SELECTION
 from ..captions import CaptionSet
 from ..cases import Peer, Row, Sampling
-from .cases import DEFAULT_SCHEDULE, DEFAULT_SELECTION, PUBLISHED_SCHEDULE, PUBLISHED_SELECTION, CATCase, CATPruning
+from .cases import PUBLISHED_SCHEDULE, PUBLISHED_SELECTION, CATCase, CATPruning
 
 STEPS = (8, 12, 20, 28)
 FEWER = {
