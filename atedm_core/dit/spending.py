@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 LEAST_SHARE = 0.4
 """Of a run's FLOPs. Below, nothing was measured that came nearer to the full run than fewer steps."""
-FEWEST_STEPS = 12
-"""Of a run in which evaluations are forecast: with fewer, tokens alone come nearer."""
+FEWEST_TO_FORECAST = 12
+"""Steps of a run: with fewer, tokens alone come nearer than with forecasts beside."""
+FEWEST_TO_PRUNE = 8
+"""Steps of a run: with fewer there is no time for turns, and nothing was measured."""
 
 _RATIOS = tuple(hundredth / 100 for hundredth in range(20, 101))
 _ROUNDING = 1e-9
@@ -49,7 +51,7 @@ def spend_on_transformer(
     """
     budget = max(1.0 / speed_up, LEAST_SHARE) * steps
     found = []
-    for real in range(min(least_real, steps) if steps >= FEWEST_STEPS else steps, steps + 1):
+    for real in range(min(least_real, steps) if steps >= FEWEST_TO_FORECAST else steps, steps + 1):
         full = min(warmup, real)
         costs = {keep: cost_of(keep) for keep in _RATIOS} if real > full else {1.0: 1.0}
         spent = {keep: (full + (real - full) * cost) / steps for keep, cost in costs.items()}

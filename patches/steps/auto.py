@@ -15,7 +15,7 @@ from ...atedm_core.checks import check_range
 from ...atedm_core.dit.flops import transformer_flops
 from ...atedm_core.dit.schedule import DEFAULT_SCHEDULE
 from ...atedm_core.dit.selection import CATSelection
-from ...atedm_core.dit.spending import spend_on_transformer
+from ...atedm_core.dit.spending import FEWEST_TO_PRUNE, spend_on_transformer
 from ...atedm_core.forecast_plan import ForecastSettings
 from ...atedm_core.spending import SamplerGroup, Spending, spend
 from ...atedm_core.unet.flops import unet_flops
@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 KEY = "atedm_auto"
 CostOf = Callable[[float], float]
-FEWEST_STEPS = 8
-"""Of a transformer's run in which tokens are pruned: with fewer there is no time for turns."""
 MAX_SPEED_UP = 4.0
 DEFAULT_SPEED_UP = 1.6
 
@@ -134,7 +132,7 @@ def _begin(method: AutoMethod, asked: Asked) -> AutoRun:
 def _begin_transformer(run: AutoRun, family: Family, asked: Asked, least_real: int) -> bool:
     """Plan a run of a transformer whose tokens can be pruned; says whether this is one."""
     model = asked.guider.model_patcher.get_model_object("diffusion_model")
-    if asked.steps < FEWEST_STEPS or family.unsupported(model) is not None:
+    if asked.steps < FEWEST_TO_PRUNE or family.unsupported(model) is not None:
         return False
     warmup = DEFAULT_SCHEDULE.warmup_steps(asked.steps)
     structure, (height, width), text = family.structure(model), family.grid(model, asked.latent), _text_tokens(asked)
