@@ -33,8 +33,8 @@ class CATPruningApply(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     tooltip=(
-                        "A diffusion transformer: SD3, SD3.5, PixArt-alpha, PixArt-Sigma, Flux.1, Chroma, AuraFlow or "
-                        "Qwen-Image."
+                        "A diffusion transformer: SD3, SD3.5, PixArt-alpha, PixArt-Sigma, Flux.1, Flux.2, "
+                        "LongCat-Image, Chroma, AuraFlow or Qwen-Image."
                     ),
                 ),
                 share_input(
