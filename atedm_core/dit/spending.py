@@ -1,8 +1,9 @@
 """How to spend a budget of FLOPs on a transformer: how many evaluations are real, and how many tokens these compute.
 
 Forecasts of whole evaluations and pruned ones err independently, and either errs faster the further it is driven. On
-the small SD3 of the lab, at 12, 20 and 28 steps and 50 to 70 % of the FLOPs, the nearest to the full run was where each
-of the two saves about the same share, and nearer than either alone (`docs/cat_fidelity.md`).
+the small SD3 of the lab, at 20 and 28 steps and half of the FLOPs, the nearest to the full run was where each of the
+two saves about the same share (`docs/cat_fidelity.md`); at 80 % tokens alone were nearer, and in between it mattered
+little.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 
 LEAST_SHARE = 0.4
 """Of a run's FLOPs. Below, nothing was measured that came nearer to the full run than fewer steps."""
+MOST_SHARE_TO_FORECAST = 0.7
+"""Of a run's FLOPs: where more may be spent, tokens alone come nearer than with forecasts beside."""
 FEWEST_TO_FORECAST = 12
 """Steps of a run: with fewer, tokens alone come nearer than with forecasts beside."""
 FEWEST_TO_PRUNE = 8
@@ -49,9 +52,11 @@ def spend_on_transformer(
         warmup: real evaluations that compute all tokens, at the beginning.
         cost_of: share of an evaluation's FLOPs that is left at a keep ratio; rises with it, to 1 at 1.
     """
-    budget = max(1.0 / speed_up, LEAST_SHARE) * steps
+    share_wanted = max(1.0 / speed_up, LEAST_SHARE)
+    budget = share_wanted * steps
+    forecast = steps >= FEWEST_TO_FORECAST and share_wanted <= MOST_SHARE_TO_FORECAST
     found = []
-    for real in range(min(least_real, steps) if steps >= FEWEST_TO_FORECAST else steps, steps + 1):
+    for real in range(min(least_real, steps) if forecast else steps, steps + 1):
         full = min(warmup, real)
         costs = {keep: cost_of(keep) for keep in _RATIOS} if real > full else {1.0: 1.0}
         spent = {keep: (full + (real - full) * cost) / steps for keep, cost in costs.items()}

@@ -37,11 +37,17 @@ def test_no_speed_up_leaves_all_there() -> None:
     assert (found.keep_ratio, found.compute, found.share) == (1.0, 1.0, 1.0)
 
 
-@pytest.mark.parametrize("speed_up", [1.3, 1.6, 2.0])
+@pytest.mark.parametrize("speed_up", [1.5, 1.6, 2.0])
 @pytest.mark.parametrize("steps", [12, 20, 28, 50])
 def test_both_save_about_the_same(speed_up: float, steps: int) -> None:
     found = spend_on_transformer(speed_up, steps, 4, 3, cost_of)
     assert cost_of(found.keep_ratio) == pytest.approx(found.compute, rel=0.12)
+
+
+def test_a_small_speed_up_is_left_to_tokens() -> None:
+    found = spend_on_transformer(1.3, 28, 4, 3, cost_of)
+    assert found.compute == 1.0
+    assert found.keep_ratio < 1.0
 
 
 def test_few_steps_are_all_real() -> None:
