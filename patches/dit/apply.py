@@ -10,8 +10,9 @@ from typing import Any
 import comfy.model_management
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
+from ...atedm_core.dit.expected_error import SelectorFactory, selector_of
 from ...atedm_core.dit.schedule import CATSchedule
-from ...atedm_core.dit.selection import CATSelection, SelectorFactory, TokenSelector
+from ...atedm_core.dit.selection import CATSelection
 from ..host.finished_runs import keep_record, report_is_wanted
 from ..host.kept_counts import KeptCounts
 from ..host.progress import percent_to_sigma_on_cpu
@@ -29,7 +30,7 @@ KEY = "cat_pruning"
 
 
 def apply_cat(
-    model: Any, selection: CATSelection, schedule: CATSchedule, *, select: SelectorFactory = TokenSelector
+    model: Any, selection: CATSelection, schedule: CATSchedule, *, select: SelectorFactory = selector_of
 ) -> Any:
     """A clone of `model` that computes only some of the image tokens in most steps. The model given is left as it is.
 
@@ -53,7 +54,7 @@ def apply_cat(
             f"{supported}. Connect one of these, or use AT-EDM Apply for SDXL and SD 1.x and 2.x."
         )
     method = CATMethod(selection, schedule, family, select)
-    return put_on(model, KEY, method, lambda asked: _begin(method, asked), _hang_in, _conclude)
+    return put_on(model, KEY, method, lambda asked: begin(method, asked), hang_in, conclude)
 
 
 def applied_cat(model: Any) -> CATMethod | None:
@@ -61,7 +62,8 @@ def applied_cat(model: Any) -> CATMethod | None:
     return applied(model, KEY, CATMethod)
 
 
-def _begin(method: CATMethod, asked: Asked) -> CATRun:
+def begin(method: CATMethod, asked: Asked) -> CATRun:
+    """State of a run."""
     model = asked.guider.model_patcher.get_model_object("diffusion_model")
     shape = tuple(asked.noise.shape)
     run = CATRun(method, asked.sigmas, shape, method.family.grid(model, asked.latent), method.family.structure(model))
@@ -71,7 +73,8 @@ def _begin(method: CATMethod, asked: Asked) -> CATRun:
     return run
 
 
-def _hang_in(run: CATRun, asked: Asked, model_options: dict[str, Any]) -> None:
+def hang_in(run: CATRun, asked: Asked, model_options: dict[str, Any]) -> None:
+    """Put it into the run's own options."""
     if run.nothing_because is not None:
         if run.steps > 0:
             logger.warning("CAT Pruning: nothing will be pruned: %s", run.nothing_because)
@@ -84,13 +87,14 @@ def _hang_in(run: CATRun, asked: Asked, model_options: dict[str, Any]) -> None:
         model_options["denoise_mask_function"] = _watched_mask(run, model_options["denoise_mask_function"])
 
 
-def _conclude(run: CATRun, asked: Asked, seconds: float | None) -> None:
+def conclude(run: CATRun, asked: Asked, seconds: float | None, method: object = None) -> None:
+    """Say what a run did, and keep its record if it came to its end, under the `method` of the node."""
     if run.nothing_because is None:
         logger.info("%s", summarize(run, finished=seconds is not None))
     if seconds is not None and run.steps > 0:
         sampling = asked.guider.model_patcher.get_model_object("model_sampling")
         to_sigma = percent_to_sigma_on_cpu(sampling)
-        keep_record(run.method, record_of(run, seconds, to_sigma, asked.work))
+        keep_record(method or run.method, record_of(run, seconds, to_sigma, asked.work))
 
 
 def _predict_noise(run: CATRun) -> Any:
@@ -172,7 +176,13 @@ def _call(
     selected = run.selected()
     memory = None if selected is None else run.cache.of(uuids)
     if selected is not None and memory is not None and memory.whole(expected):
-        return TransformerCall(memory, run.tokens, selected.repeat(len(uuids), 1))
+        waited = run.evaluation.waited
+        return TransformerCall(
+            memory,
+            run.tokens,
+            selected.repeat(len(uuids), 1),
+            waited=None if waited is None else waited.repeat(len(uuids), 1),
+        )
     run.cache.drop(uuids)
     steps, step, schedule = run.steps, run.step, run.method.schedule
     return TransformerCall(

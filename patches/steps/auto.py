@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +13,19 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
 
 from ...atedm_core.checks import check_range
+from ...atedm_core.dit.flops import transformer_flops
+from ...atedm_core.dit.schedule import DEFAULT_SCHEDULE
+from ...atedm_core.dit.selection import CATSelection
+from ...atedm_core.dit.spending import FEWEST_TO_PRUNE, spend_on_transformer
 from ...atedm_core.forecast_plan import ForecastSettings
 from ...atedm_core.spending import SamplerGroup, Spending, spend
 from ...atedm_core.unet.budget import share_left
 from ...atedm_core.unet.schedule import DSAPSchedule
 from ...atedm_core.unet.settings import DEFAULT_SETTINGS
 from ...atedm_core.unet.structure import UNetStructure
+from ..dit import apply as tokens
+from ..dit.families import Family, family_of
+from ..dit.run import CATMethod, CATRun
 from ..host.run_scope import Asked, applied, put_on
 from ..unet import apply as pruning
 from ..unet.recording import record_of
@@ -42,6 +50,7 @@ class AutoMethod:
     speed_up: float
     structure: UNetStructure | None
     cost_of: CostOf | None = None
+    family: Family | None = None
 
 
 @dataclass
@@ -51,11 +60,12 @@ class AutoRun:
     method: AutoMethod
     spending: Spending | None = None
     prune: PruneRun | None = None
+    tokens: CATRun | None = None
     forecast: ForecastRun | None = None
 
     def reset(self) -> None:
         """Free everything that takes memory."""
-        for part in (self.prune, self.forecast):
+        for part in (self.prune, self.tokens, self.forecast):
             if part is not None:
                 part.reset()
 
@@ -63,10 +73,11 @@ class AutoRun:
 def apply_auto(model: Any, speed_up: float, *, cost_of: CostOf | None = None) -> Any:
     """A clone of `model` that is so many times as fast by FLOPs, as near to the full picture as that allows.
 
-    It replaces AT-EDM and forecasts that are on the model already. At 1 the clone runs as the model does.
+    It replaces what the pack has put on the model already. At 1 the clone runs as the model does.
 
     Args:
-        model: a ComfyUI MODEL (ModelPatcher) of any kind. U-Nets that AT-EDM supports are pruned too.
+        model: a ComfyUI MODEL (ModelPatcher) of any kind. U-Nets that AT-EDM supports are pruned too, and transformers
+            that CAT Pruning supports.
         speed_up: 1 to 4.
         cost_of: share of an evaluation's FLOPs that is left at a prune ratio, to plan for another model than this; for
             the lab.
@@ -75,9 +86,10 @@ def apply_auto(model: Any, speed_up: float, *, cost_of: CostOf | None = None) ->
         ValueError: `speed_up` is outside of its range.
     """
     check_range("speed_up", speed_up, 1.0, MAX_SPEED_UP)
-    method = AutoMethod(speed_up, _structure(model), cost_of)
+    family = family_of(model.get_model_object("diffusion_model"))
+    method = AutoMethod(speed_up, _structure(model), cost_of, family)
     patched = put_on(model, KEY, method, lambda asked: _begin(method, asked), _hang_in, _conclude)
-    for key in (pruning.KEY, forecasts.KEY):
+    for key in (pruning.KEY, tokens.KEY, forecasts.KEY):
         patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, key)
         patched.remove_attachments(key)
     pruning.remove_handler(patched.model_options)
@@ -107,6 +119,8 @@ def _begin(method: AutoMethod, asked: Asked) -> AutoRun:
         return run
     kind, limits = sampler_kind(asked.sampler), ForecastSettings()
     least_real = min(asked.steps, limits.first_steps + limits.last_steps)
+    if method.family is not None and not kind.stochastic and _begin_transformer(run, method.family, asked, least_real):
+        return run
     run.spending = spend(method.speed_up, asked.steps, group_of(kind), least_real, _cost_of(method, asked.latent))
     ratio, compute = run.spending.prune_ratio, run.spending.compute
     if ratio > 0 and method.structure is not None:
@@ -116,6 +130,39 @@ def _begin(method: AutoMethod, asked: Asked) -> AutoRun:
     if compute < 1.0:
         run.forecast = forecasts.begin(ForecastMethod(ForecastSettings(compute)), asked)
     return run
+
+
+def _begin_transformer(run: AutoRun, family: Family, asked: Asked, least_real: int) -> bool:
+    """Plan a run of a transformer whose tokens can be pruned; says whether this is one."""
+    model = asked.guider.model_patcher.get_model_object("diffusion_model")
+    if asked.steps < FEWEST_TO_PRUNE or family.unsupported(model) is not None:
+        return False
+    warmup = DEFAULT_SCHEDULE.warmup_steps(asked.steps)
+    structure, (height, width), text = family.structure(model), family.grid(model, asked.latent), _text_tokens(asked)
+    full = transformer_flops(structure, height * width, text)
+
+    def cost_of(keep: float) -> float:
+        kept = CATSelection(keep).kept(height * width)
+        return transformer_flops(structure, height * width, text, kept) / full
+
+    planned = spend_on_transformer(run.method.speed_up, asked.steps, least_real, warmup, cost_of)
+    if planned.keep_ratio < 1.0:
+        selection = CATSelection(planned.keep_ratio, choose_by="expected error")
+        run.tokens = tokens.begin(CATMethod(selection, DEFAULT_SCHEDULE, family), asked)
+        if run.tokens.nothing_because is not None:
+            run.tokens = None
+            return False
+    if planned.compute < 1.0:
+        run.forecast = forecasts.begin(ForecastMethod(ForecastSettings(planned.compute)), asked)
+    run.spending = Spending(0.0, planned.compute, 1.0 / planned.share, math.inf)
+    return True
+
+
+def _text_tokens(asked: Asked) -> int:
+    """Of the first positive condition, 0 where that cannot be told; good enough to plan with."""
+    conditions = (getattr(asked.guider, "conds", None) or {}).get("positive") or ()
+    found = [one["cross_attn"].shape[1] for one in conditions if one.get("cross_attn") is not None]
+    return found[0] if found else 0
 
 
 def group_of(kind: SamplerKind) -> SamplerGroup:
@@ -134,6 +181,8 @@ def _cost_of(method: AutoMethod, latent: tuple[int, int]) -> CostOf | None:
 def _hang_in(run: AutoRun, asked: Asked, options: dict[str, Any]) -> None:
     if run.prune is not None:
         pruning.hang_in(run.prune, asked, options)
+    if run.tokens is not None:
+        tokens.hang_in(run.tokens, asked, options)
     if run.forecast is not None:
         forecasts.hang_in(run.forecast, asked, options)
 
@@ -143,6 +192,8 @@ def _conclude(run: AutoRun, asked: Asked, seconds: float | None) -> None:
         return
     if run.prune is not None:
         pruning.conclude(run.prune, asked, seconds, run.method)
+    if run.tokens is not None:
+        tokens.conclude(run.tokens, asked, seconds, run.method)
     if run.forecast is not None:
         forecasts.conclude(run.forecast, asked, seconds)
     logger.info("%s", summarize(run, asked))
@@ -160,6 +211,9 @@ def summarize(run: AutoRun, asked: Asked) -> str:
     if run.prune is not None:
         where = " in the others" if chosen else ""
         chosen.append(f"drop {spending.prune_ratio:.0%} of the tokens{where}")
+    if run.tokens is not None:
+        where = " in the others" if chosen else ""
+        chosen.append(f"compute {run.tokens.method.selection.keep_ratio:.0%} of the tokens{where}")
     if not chosen:
         why = "every evaluation of so few steps is needed" + (
             ", and this model's tokens are not pruned" if run.method.structure is None else ""
@@ -177,4 +231,6 @@ def _share_spent(run: AutoRun, asked: Asked) -> float:
         share = sum(one.real for one in run.forecast.evaluations) / len(run.forecast.evaluations)
     if run.prune is not None:
         share *= 1.0 - record_of(run.prune, asked, 0.0, 0.0).model_saved_share
+    if run.tokens is not None:
+        share *= 1.0 - run.tokens.tally.spent.saved_share
     return share

@@ -63,6 +63,32 @@ def test_few_steps_of_a_transformer_run_in_full_and_the_log_says_so(
     assert "tokens are not pruned" in said(caplog)
 
 
+@pytest.mark.parametrize(("steps", "forecast"), [(8, False), (12, True)])
+def test_a_transformer_is_forecast_and_its_tokens_are_pruned(
+    host: InProcessHost, caplog: pytest.LogCaptureFixture, steps: int, forecast: bool
+) -> None:
+    caplog.set_level("INFO")
+    model = sample_transformers.shared("sd3")
+    how = {"width": 272, "height": 272, "steps": steps}
+    patched = auto(host, model, 1.6)
+    out = sample_transformers.sample(patched, "sd3", **how)
+    line = said(caplog)
+    assert torch.isfinite(out).all()
+    assert not torch.equal(out, sample_transformers.sample(model, "sd3", **how))
+    assert "of the tokens" in line
+    assert ("forecast" in line) == forecast
+    assert reached(line) == pytest.approx(1.6, rel=0.06)
+    again = auto(host, host.call("CATPruningApply", model=patched)[0], 1.6)
+    assert torch.equal(sample_transformers.sample(again, "sd3", **how), out), "what was on the model is replaced"
+
+
+def test_tokens_stay_where_a_sampler_adds_noise(host: InProcessHost, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    model = auto(host, sample_transformers.shared("sd3"), 1.6)
+    sample_transformers.sample(model, "sd3", steps=20, sampler="euler_ancestral")
+    assert "of the tokens" not in said(caplog)
+
+
 def test_it_replaces_what_is_on_the_model_and_itself(host: InProcessHost) -> None:
     model = shared_model("sdxl")
     plain = sample(auto(host, model, 1.4), steps=4)
