@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import ComfyExtension, io
+import logging
 
-from .nodes import NODES
+from .patches.host.version import why_nodes_cannot_load
 
 WEB_DIRECTORY = "./web"
 
+_why_not = why_nodes_cannot_load()
+if _why_not is not None:
+    logging.getLogger(__name__).error("%s", _why_not)
+else:
+    from .nodes import ATEDMExtension
 
-class ATEDMExtension(ComfyExtension):
-    """The pack, as ComfyUI asks for it."""
-
-    async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Every node of the pack."""
-        return NODES
-
-
-async def comfy_entrypoint() -> ATEDMExtension:
-    """Where ComfyUI starts."""
-    return ATEDMExtension()
+    async def comfy_entrypoint() -> ATEDMExtension:
+        """Where ComfyUI starts."""
+        return ATEDMExtension()

@@ -189,7 +189,14 @@ def load(
             load_clip(config, content.text, stored),
             load_vae(config, content.pixels),
         )
-    except (KeyError, TypeError, RuntimeError) as fault:  # names or shapes that do not fit the configuration
+    except (
+        AttributeError,
+        KeyError,
+        OverflowError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as fault:  # names or shapes that do not fit the configuration
         raise DemoFileError(file, f"its weights do not fit its configuration ({fault})") from fault
 
 

@@ -89,9 +89,16 @@ def write(file: Path, content: DemoFile) -> None:
     save_file(tensors, file, metadata)
 
 
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name that is too long for any file
+        return False
+
+
 def read(file: Path) -> DemoFile:
     """Load and check a file; raises DemoFileError. Weights come in half precision."""
-    if not file.is_file():
+    if not _is_file(file):
         raise DemoFileError(file, "there is no such file")
     try:
         with safetensors.safe_open(file, "pt") as opened:
@@ -117,6 +124,6 @@ def read(file: Path) -> DemoFile:
         parts[part][rest] = tensor
     try:
         notes = {key: json.loads(metadata[key]) for key in ("config", "tokens", "training")}
-    except (KeyError, ValueError) as fault:
+    except (KeyError, ValueError, RecursionError) as fault:
         raise DemoFileError(file, f"its metadata cannot be read ({fault!r})") from fault
     return DemoFile(**parts, **notes)

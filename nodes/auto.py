@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..patches.steps.auto import DEFAULT_SPEED_UP, MAX_SPEED_UP, apply_auto
-from .types import faster_model
+from .types import checked_model, faster_model
 
 
 class ATEDMAuto(io.ComfyNode):
@@ -46,4 +46,4 @@ class ATEDMAuto(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, speed_up: float) -> io.NodeOutput:
-        return io.NodeOutput(apply_auto(model, speed_up))
+        return io.NodeOutput(apply_auto(checked_model(model), speed_up))

@@ -11,7 +11,15 @@ from ..atedm_core.unet.flops import LATENT_SCALE
 from ..atedm_core.unet.schedule import DEFAULT_SCHEDULE
 from ..atedm_core.unet.settings import DEFAULT_SETTINGS, MAX_RANK_INTERVAL, PRUNE_POINTS, RANKINGS, PruneSettings
 from ..patches.unet.structure import describe_unet, supported_unet
-from .types import advanced_combo, advanced_count, checked_schedule, named_output, schedule_input, share_input
+from .types import (
+    advanced_combo,
+    advanced_count,
+    checked_model,
+    checked_schedule,
+    named_output,
+    schedule_input,
+    share_input,
+)
 
 _TERA = 1e12
 _RANKS = "The same as in AT-EDM Apply. It decides what 'block start' can save."
@@ -63,7 +71,7 @@ class ATEDMBudget(io.ComfyNode):
     def execute(
         cls, model: Any, width: int, height: int, saving: float, schedule: Any = None, **advanced: Any
     ) -> io.NodeOutput:
-        structure = describe_unet(supported_unet(model))
+        structure = describe_unet(supported_unet(checked_model(model)))
         wanted = checked_schedule(schedule) or DEFAULT_SCHEDULE
         wanted.check_levels(structure)
         latent = (height // LATENT_SCALE, width // LATENT_SCALE)

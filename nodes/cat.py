@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..atedm_core.dit.schedule import DEFAULT_SCHEDULE, LEAST_FULL_STEPS, CATSchedule
 from ..atedm_core.dit.selection import DEFAULT_SELECTION, MAX_CLUSTERS, CATSelection, ChooseBy
 from ..patches.dit.apply import apply_cat
-from .types import advanced_combo, advanced_count, advanced_share, faster_model, share_input
+from .types import advanced_combo, advanced_count, advanced_share, checked_model, faster_model, share_input
 
 _MOST_STEPS = 1000
 
@@ -107,4 +107,4 @@ class CATPruningApply(io.ComfyNode):
     ) -> io.NodeOutput:
         selection = CATSelection(keep_ratio, clusters, hot_share, choose_by=choose_by)
         schedule = CATSchedule(warmup, least_full_steps, refresh_interval, last_full_steps)
-        return io.NodeOutput(apply_cat(model, selection, schedule))
+        return io.NodeOutput(apply_cat(checked_model(model), selection, schedule))

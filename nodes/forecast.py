@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..atedm_core.forecast_plan import ForecastSettings
 from ..patches.steps.apply import apply_forecast
-from .types import faster_model
+from .types import checked_model, faster_model
 
 _DEFAULT = ForecastSettings()
 _LEAST_COMPUTE = 0.2
@@ -81,4 +81,6 @@ class StepForecastApply(io.ComfyNode):
         last_steps: int = _DEFAULT.last_steps,
         most_skips: int = _DEFAULT.most_skips,
     ) -> io.NodeOutput:
-        return io.NodeOutput(apply_forecast(model, ForecastSettings(compute, first_steps, last_steps, most_skips)))
+        return io.NodeOutput(
+            apply_forecast(checked_model(model), ForecastSettings(compute, first_steps, last_steps, most_skips))
+        )

@@ -15,7 +15,7 @@ from ..patches.steps.auto import applied_auto
 from ..patches.unet.apply import applied_method
 from ..report.record import RunRecord
 from ..report.text import describe_run, headline
-from .types import named_output
+from .types import checked_model, named_output
 
 _NOTHING_APPLIED = (
     "This model is not pruned. Connect the model that comes out of AT-EDM Apply or CAT Pruning Apply, the one that "
@@ -77,7 +77,7 @@ class ATEDMReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, result: Any) -> io.NodeOutput:
-        method = applied_method(model) or applied_cat(model) or applied_auto(model)
+        method = applied_method(checked_model(model)) or applied_cat(model) or applied_auto(model)
         if method is None and applied_forecast(model) is not None:
             return _say("Forecasts are told in the log", _TOLD_IN_THE_LOG)
         if method is None:
@@ -126,7 +126,8 @@ def _chart(record: RunRecord, baseline: RunRecord | None) -> torch.Tensor:
 def _pictures(model: Any, result: Any) -> torch.Tensor | None:
     """`[B, H, W, 3]` on the CPU: the pictures given, or a preview of the latent given."""
     if isinstance(result, dict):
-        return latent_preview(model, result["samples"])
+        samples = result.get("samples")
+        return latent_preview(model, samples) if isinstance(samples, torch.Tensor) else None
     return result[..., :3].float().cpu() if isinstance(result, torch.Tensor) and result.ndim == 4 else None
 
 

@@ -57,6 +57,17 @@ def faster_model() -> io.Model.Output:
     return io.Model.Output("MODEL", display_name="model", tooltip=tooltip)
 
 
+def checked_model(value: Any) -> Any:
+    """The value of a `model` input.
+
+    Raises:
+        ValueError: it is no MODEL; ComfyUI lets a number or a text pass where a workflow names no link.
+    """
+    if not hasattr(value, "get_model_object"):
+        raise ValueError(f"model is a {type(value).__name__}: connect the MODEL output of a loader")
+    return value
+
+
 def checked_schedule(value: Any) -> DSAPSchedule | None:
     """The value of a `schedule` input, `None` where it was left open.
 

@@ -44,7 +44,7 @@ class Checkpoint:
         """The node that loads it; `name` is what a server calls it."""
         if self.kind == "demo":
             bundled = self.file.resolve() == DEFAULT_FILE.resolve()
-            return {"class_type": DEMO_LOADER, "inputs": {} if bundled else {"file": str(self.file.resolve())}}
+            return {"class_type": DEMO_LOADER, "inputs": {} if bundled else {"file": self.file.name}}
         return {"class_type": LOADER, "inputs": {"ckpt_name": name}}
 
 

@@ -10,6 +10,7 @@ from ..photographs.store import FILE as PHOTOGRAPHS
 from ..store import DEFAULT_FILE
 
 BUNDLED = {"shapes": DEFAULT_FILE, "photographs": PHOTOGRAPHS}
+LONGEST_SHOWN = 80
 
 
 class ATEDMDemoLoader(io.ComfyNode):
@@ -32,7 +33,7 @@ class ATEDMDemoLoader(io.ComfyNode):
                     "file",
                     default="",
                     optional=True,
-                    tooltip="A demo model file to load. Left empty, a bundled one.",
+                    tooltip="A demo model's file in models/checkpoints, by its name. Left empty, a bundled one.",
                 ),
                 io.Combo.Input(
                     "model",
@@ -48,10 +49,11 @@ class ATEDMDemoLoader(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str = "", model: str = "shapes") -> str:
-        path = resolve(file, model)
-        if not path.is_file():
-            return f"{path} missing"
-        state = path.stat()
+        try:
+            path = resolve(file, model)
+            state = path.stat()
+        except (OSError, ValueError) as fault:
+            return str(fault)
         return f"{path} {state.st_size} {state.st_mtime_ns}"
 
     @classmethod
@@ -62,5 +64,27 @@ class ATEDMDemoLoader(io.ComfyNode):
 
 
 def resolve(file: str, model: str = "shapes") -> Path:
-    """The path that the inputs mean: where no file is named, that of the bundled model."""
-    return Path(file.strip()).expanduser() if file.strip() else BUNDLED[model]
+    """The path that the inputs mean: where no file is named, that of the bundled model.
+
+    Workflows come from anywhere, so no other file of the machine can be named than the host's own loaders offer.
+
+    Raises:
+        ValueError: the host has no checkpoint of that name.
+    """
+    name = file.strip()
+    if not name:
+        return BUNDLED[model]
+    import folder_paths
+
+    path = (
+        folder_paths.get_full_path("checkpoints", name)
+        if name in folder_paths.get_filename_list("checkpoints")
+        else None
+    )
+    if path is None:
+        shown = name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}..."
+        raise ValueError(
+            f"file is {shown!r}, and ComfyUI has no checkpoint of that name. Put the demo model's file into its "
+            "models/checkpoints folder and give its name, or leave the input empty to use the bundled one."
+        )
+    return Path(path)

@@ -66,7 +66,15 @@ def begin(method: CATMethod, asked: Asked) -> CATRun:
     """State of a run."""
     model = asked.guider.model_patcher.get_model_object("diffusion_model")
     shape = tuple(asked.noise.shape)
-    run = CATRun(method, asked.sigmas, shape, method.family.grid(model, asked.latent), method.family.structure(model))
+    # All that is read of the model is read here: while it is called, another node may have swapped its blocks.
+    family = method.family
+    read = (
+        family.grid(model, asked.latent),
+        family.structure(model),
+        family.attentions(model),
+        family.block_kinds(model),
+    )
+    run = CATRun(method, asked.sigmas, shape, *read)
     run.nothing_because = run_reason(run, asked.noise)
     if report_is_wanted() and run.nothing_because is None:
         run.maps = KeptCounts()
@@ -172,7 +180,7 @@ def _call(
             run.cache.drop(uuids)
     if why_full is not None:
         return TransformerCall(None, run.tokens, why_full=why_full, ran=compiled(family, model, options))
-    expected = family.attentions(model)
+    expected = run.attentions
     selected = run.selected()
     memory = None if selected is None else run.cache.of(uuids)
     if selected is not None and memory is not None and memory.whole(expected):

@@ -28,6 +28,9 @@ def call_reason(
     family, conditions = run.method.family, len(transformer_options.get("uuids") or ())
     if conditions == 0:
         return "a call without conditions"
+    swapped = swapped_blocks(run, model)
+    if swapped is not None:
+        return f"{swapped} changes the model's blocks"
     if compiled(family, model, transformer_options):
         return "the model is compiled (torch.compile)"
     if "multigpu_thread_device" in transformer_options:
@@ -42,6 +45,18 @@ def call_reason(
     if control is not None and not family.control:
         return f"a ControlNet is on, which is not supported with {family.name}"
     return family.unsupported(model)
+
+
+def swapped_blocks(run: CATRun, model: Any) -> str | None:
+    """The module of whoever put other blocks in place of the model's own while it is called, `None` if nobody did.
+
+    A first-block cache does that, for as long as one model call takes.
+    """
+    family = run.method.family
+    found = family.block_kinds(model) if type(model) is family.kind else run.block_kinds
+    if found == run.block_kinds:
+        return None
+    return next((kind.__module__ for kind in found if kind not in run.block_kinds), "another node")
 
 
 def foreign_patch(transformer_options: dict[str, Any]) -> str | None:
@@ -61,7 +76,7 @@ def compiled(family: Family, model: Any, transformer_options: dict[str, Any]) ->
     kind: type = type(model)
     if wrapped or kind is not family.kind:
         return True
-    modules: tuple[Any, ...] = (model, model.get_submodule(family.first_block), model.get_submodule(family.final))
+    modules: tuple[Any, ...] = (model, *family.blocks(model)[:1], model.get_submodule(family.final))
     return any(hasattr(one, "_orig_mod") or getattr(one, "_compiled_call_impl", None) is not None for one in modules)
 
 

@@ -67,6 +67,14 @@ class Family:
     noise: Callable[[Any, Tensor], Tensor] = lambda model, output: output
     unsupported: Callable[[Any], str | None] = lambda model: None
 
+    def blocks(self, model: Any) -> list[Any]:
+        """The blocks that the first one stands among."""
+        return list(model.get_submodule(self.first_block.rpartition(".")[0]))
+
+    def block_kinds(self, model: Any) -> tuple[type, ...]:
+        """Their classes; a compiled block counts as what it compiles."""
+        return tuple(type(getattr(block, "_orig_mod", block)) for block in self.blocks(model))
+
     def grid(self, model: Any, latent: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in tokens of a latent of (height, width); a part of a patch counts as one."""
         return -(-latent[0] // model.patch_size), -(-latent[1] // model.patch_size)

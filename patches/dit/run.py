@@ -68,6 +68,8 @@ class CATRun:
         latent: shape of the run's latent, `[B, C, ..., H, W]`.
         grid: (height, width) in tokens.
         structure: of the run's model.
+        attentions: of the run's model, from `Family.attentions`.
+        block_kinds: of the run's model, from `Family.block_kinds`.
         tally: what was done.
         cache: what is kept of every condition.
         evaluation: the one under way.
@@ -82,6 +84,8 @@ class CATRun:
     latent: tuple[int, ...]
     grid: tuple[int, int]
     structure: TransformerStructure
+    attentions: int
+    block_kinds: tuple[type, ...]
     cache: KVCache = field(default_factory=KVCache)
     evaluation: Evaluation = field(default_factory=Evaluation)
     disabled: str | None = None
@@ -154,7 +158,7 @@ class CATRun:
         self.tally.add(now.sigma, self.step, uuids, samples, text_tokens, kept, call.why_full)
         if memory is None:
             return
-        call.finish(self.method.family.attentions(model))
+        call.finish(self.attentions)
         if call.refusal is not None:
             self.disable(call.refusal)
         self._keep(call, uuids, memory, model)

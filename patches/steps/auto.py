@@ -27,6 +27,7 @@ from ..dit import apply as tokens
 from ..dit.families import Family, family_of
 from ..dit.run import CATMethod, CATRun
 from ..host.run_scope import Asked, applied, put_on
+from ..host.version import why_blocks_cannot_be_pruned
 from ..unet import apply as pruning
 from ..unet.recording import record_of
 from ..unet.run import Method, PruneRun
@@ -86,8 +87,12 @@ def apply_auto(model: Any, speed_up: float, *, cost_of: CostOf | None = None) ->
         ValueError: `speed_up` is outside of its range.
     """
     check_range("speed_up", speed_up, 1.0, MAX_SPEED_UP)
+    structure = _structure(model)
+    if structure is not None and speed_up > 1.0 and (why_not := why_blocks_cannot_be_pruned()) is not None:
+        logger.warning("AT-EDM Auto: forecasts alone: %s", why_not)
+        structure = None
     family = family_of(model.get_model_object("diffusion_model"))
-    method = AutoMethod(speed_up, _structure(model), cost_of, family)
+    method = AutoMethod(speed_up, structure, cost_of, family)
     patched = put_on(model, KEY, method, lambda asked: _begin(method, asked), _hang_in, _conclude)
     for key in (pruning.KEY, tokens.KEY, forecasts.KEY):
         patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, key)

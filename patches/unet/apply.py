@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
 from ...atedm_core.unet.ranking import RankTokens, rank_tokens
 from ...atedm_core.unet.schedule import DSAPSchedule
@@ -15,6 +16,7 @@ from ...atedm_core.unet.settings import PruneSettings
 from ..host.finished_runs import keep_record, report_is_wanted
 from ..host.progress import percent_to_sigma_on_cpu
 from ..host.run_scope import Asked, applied, put_on
+from ..host.version import why_blocks_cannot_be_pruned
 from .attention_block import attention_block_handler
 from .recording import record_of
 from .run import OBSERVERS_KEY, RUN_KEY, Method, PruneRun
@@ -40,7 +42,8 @@ def apply_atedm(model: Any, schedule: DSAPSchedule, settings: PruneSettings, *, 
         rank: ranks tokens where attention ranks; for controls.
 
     Raises:
-        ValueError: the model is not a U-Net of a supported kind, or the schedule names a level that it lacks.
+        ValueError: the model is not a U-Net of a supported kind, the schedule names a level that it lacks, or the host
+            is too old to prune it.
     """
     structure = describe_unet(supported_unet(model))
     schedule.check_levels(structure)
@@ -75,7 +78,14 @@ def begin(method: Method, asked: Asked) -> PruneRun:
 
 def hang_in(run: PruneRun, asked: Asked, model_options: dict[str, Any]) -> None:
     """Put it into the run's own options."""
-    model_options["transformer_options"][RUN_KEY] = run
+
+    def count(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        run.evaluations += 1
+        return executor(*args, **kwargs)
+
+    options = model_options["transformer_options"]
+    options[RUN_KEY] = run
+    add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, count, options)
     _warn_of_unasked_handlers(model_options)
     _hide_from_compiler(model_options)
 
@@ -97,7 +107,14 @@ def _handlers(model_options: dict[str, Any]) -> list[tuple[type, Any]]:
 
 
 def add_handler(patched: Any) -> None:
-    """Have the host ask for attention blocks here; without a run in the options they run as they are."""
+    """Have the host ask for attention blocks here; without a run in the options they run as they are.
+
+    Raises:
+        ValueError: the host is too old to ask.
+    """
+    why_not = why_blocks_cannot_be_pruned()
+    if why_not is not None:
+        raise ValueError(why_not)
     _warn_of_other_handlers(patched.model_options)
     patched.set_model_forward_timestep_embed_patch((SpatialTransformer, attention_block_handler))
 

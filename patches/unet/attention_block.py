@@ -15,10 +15,11 @@ from ...atedm_core.unet.flops import block_flops
 from ...atedm_core.unet.structure import AttentionBlock
 from ...atedm_core.unet.temporal import TokenUpdates
 from ...report.record import Tally
-from .full_grid import Options, touches
+from .full_grid import Options
 from .memory import Ranking, Slot
 from .pruning_pass import PruningPass, run_all_tokens
 from .run import OBSERVERS_KEY, RUN_KEY, PruneEvent, PruneRun
+from .structure import foreign_code
 
 
 def attention_block_handler(
@@ -93,9 +94,14 @@ class _Call:
 def _run_block(call: _Call, layer: SpatialTransformer, x: Tensor, context: Any) -> Tensor:
     method, block, options = call.run.method, call.block, call.options
     keep = kept_tokens(call.tokens, method.schedule.ratio(call.progress, block))
+    remembers = call.run.remembers_updates(block)
+    foreign = foreign_code(layer) if keep < call.tokens or remembers else None
+    if foreign is not None:
+        call.run.leave_alone(block, foreign)
+        keep, remembers = call.tokens, False
     if keep == call.tokens:
         call.record(keep)
-        if not call.run.remembers_updates(block):
+        if not remembers:
             return layer(x, context, options)
     options["activations_shape"] = list(x.shape)
     hidden = _enter(layer, x)
@@ -112,7 +118,8 @@ def _prune(call: _Call, layers: Any, hidden: Tensor, keep: int) -> Tensor:
     """All layers with `keep` tokens from the pruning point on: `[B, N, C]` -> `[B, N, C]`."""
     done: dict[int, Tensor] = {}
     form = (call.samples, hidden.device, call.grid)
-    for members, remembered in call.run.rankings.groups(call.uuids, call.block.name, form, call.sigma):
+    moment = (call.run.evaluations, call.sigma)
+    for members, remembered in call.run.rankings.groups(call.uuids, call.block.name, form, moment):
         if len(members) == len(call.uuids):
             return _prune_together(call, layers, hidden, keep, remembered)
         out = _prune_together(call.part(members), layers, call.rows(hidden, members), keep, remembered)
@@ -134,8 +141,8 @@ def _prune_together(call: _Call, layers: Any, hidden: Tensor, keep: int, remembe
     if remembers and remembered is None and passed.scores is not None:
         run.rankings.store(call.uuids, block.name, Ranking(passed.scores, passed.subset, call.grid, call.sigma))
     _store(slots, passed.updates)
-    on_grid = {"self_on_grid": touches(options, "attn1", block.layers - 1)}
-    on_grid["cross_on_grid"] = touches(options, "attn2", block.layers - 1)
+    whole = passed.whole
+    on_grid = {"self_on_grid": "attn1" in whole, "cross_on_grid": "attn2" in whole}
     call.record(keep, point=passed.point, weighted=settings.weighs, **on_grid)
     if run.maps is not None:
         run.maps.add(block, call.grid, passed.subset, len(call.uuids))

@@ -2,9 +2,9 @@
 
 IP-Adapter, regional prompts, HyperTile and ToMe read a picture's layout off the number of tokens. In a layer that runs
 on fewer, every section they touch (self-attention, the place after it, cross-attention) is bracketed: the hidden
-states are expanded before their first patch and gathered after their last, with the host's lists in between as they
-were. What a patch does in the middle, folding tokens, multiplying the batch, replacing the attention, is its own
-business.
+states are expanded before their first patch and gathered after their last. What a patch does in the middle, folding
+tokens, multiplying the batch, replacing the attention, is its own business. Where all of them give back what they were
+given, as HyperTile does in layers that it leaves alone, the attention between them runs on the kept tokens only.
 """
 
 from __future__ import annotations
@@ -23,10 +23,15 @@ class TokenGrid:
 
     An object, so that a layer's brackets can be in place before the tokens are chosen in it. Its methods are patches as
     the host calls them.
+
+    Attributes:
+        subset: the tokens that are kept, once they are chosen.
+        whole: of `attn1` and `attn2`, which ran on all tokens for a patch's sake although some were dropped.
     """
 
     def __init__(self) -> None:
         self.subset: TokenSubset | None = None
+        self.whole: set[str] = set()
 
     def expand(self, hidden: Tensor, extra_options: Options | None = None) -> Tensor:
         """Kept tokens `[B, K, C]` to the full grid; anything else as it is."""
@@ -38,21 +43,53 @@ class TokenGrid:
         subset = self.subset
         return subset.gather(hidden) if subset is not None and hidden.shape[1] == subset.total else hidden
 
-    def expand_inputs(
+
+class Bracket:
+    """One attention (`attn1` or `attn2`) of one layer among foreign patches, of which `before` come before it.
+
+    Its methods are the only patches that the host calls there.
+    """
+
+    def __init__(self, grid: TokenGrid, attention: str, before: list[Any], after: list[Any], replaced: bool) -> None:
+        self._grid, self._attention, self._replaced = grid, attention, replaced
+        self._before, self._after = before, after
+        self._runs_on_kept = False
+
+    def ask(
         self, hidden: Tensor, context: Tensor, value: Tensor, extra_options: Options
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What an attention gets: in self-attention the host hands over one tensor three times, expanded once."""
-        full = self.expand(hidden)
-        return full, full if context is hidden else context, full if value is hidden else value
+        """What the attention gets: in self-attention the host hands over one tensor three times, expanded once."""
+        full = self._grid.expand(hidden)
+        given = (full, full if context is hidden else context, full if value is hidden else value)
+        out = given
+        for patch in self._before:
+            out = patch(*out, extra_options)
+        if full is hidden:
+            return out
+        if self._replaced or any(one is not other for one, other in zip(out, given, strict=True)):
+            self._grid.whole.add(self._attention)
+            return out
+        self._runs_on_kept = True
+        # Gathered again, since a patch may have changed in place what it gave back.
+        kept = self._grid.gather(full)
+        return kept, kept if context is hidden else context, kept if value is hidden else value
+
+    def answer(self, hidden: Tensor, extra_options: Options) -> Tensor:
+        """The attention's output on the kept tokens, as the patches that come after it make it on the full grid."""
+        if self._runs_on_kept:
+            if not self._after:
+                return hidden
+            hidden = self._grid.expand(hidden)
+        for patch in self._after:
+            hidden = patch(hidden, extra_options)
+        return self._grid.gather(hidden)
 
 
-def touches(options: Options, attention: str, layer: int) -> bool:
-    """Whether a foreign patch acts on this layer's self-attention (`attn1`) or cross-attention (`attn2`)."""
-    patches = options.get("patches", {})
+def _is_replaced(options: Options, attention: str, layer: int) -> bool:
+    """Whether a foreign function stands in for this layer's self-attention (`attn1`) or cross-attention (`attn2`)."""
     # The host looks a replacement up by (part, number, layer) first, then by (part, number).
     replaced, block = options.get("patches_replace", {}).get(attention, {}), tuple(options.get("block", ()))
-    patched = patches.get(f"{attention}_patch") or patches.get(f"{attention}_output_patch")
-    return bool(patched) or (*block, layer) in replaced or block in replaced
+    return (*block, layer) in replaced or block in replaced
 
 
 def on_full_grid(options: Options, layer: int, grid: TokenGrid) -> Options:
@@ -63,11 +100,12 @@ def on_full_grid(options: Options, layer: int, grid: TokenGrid) -> Options:
     patches: dict[str, list[Any]] = options.get("patches", {})
     added: dict[str, list[Any]] = {}
     for attention in ("attn1", "attn2"):
-        if touches(options, attention, layer):
-            before, after = f"{attention}_patch", f"{attention}_output_patch"
-            # First in its list, so that it sees what the host hands over; the other one last.
-            added[before] = [grid.expand_inputs, *patches.get(before, [])]
-            added[after] = [*patches.get(after, []), grid.gather]
+        names = (f"{attention}_patch", f"{attention}_output_patch")
+        before, after = (patches.get(name, []) for name in names)
+        replaced = _is_replaced(options, attention, layer)
+        if before or after or replaced:
+            bracket = Bracket(grid, attention, before, after, replaced)
+            added |= {names[0]: [bracket.ask], names[1]: [bracket.answer]}
     if patches.get("middle_patch"):
         added["middle_patch"] = [grid.expand, *patches["middle_patch"], grid.gather]
     return {**options, "patches": {**patches, **added}} if added else options

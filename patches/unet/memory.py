@@ -19,6 +19,7 @@ from ...atedm_core.unet.temporal import TokenUpdates
 CALLS_PER_LEVEL = 2
 Key = tuple[Hashable, str]  # condition uuid and block name
 Form = tuple[int, torch.device, tuple[int, int]]  # samples, device, and (height, width) of the grid
+Moment = tuple[int, float]  # the number of an evaluation that the sampler asked for, and its noise level
 
 
 @dataclass
@@ -36,21 +37,30 @@ class Ranking:
 
 
 class RankMemory:
-    """Rankings of one run. Each serves `interval` noise levels, its own included."""
+    """Rankings of one run. Each serves `interval` noise levels, its own included.
+
+    A sampler may evaluate the model twice at one noise level, and it is the same picture. A condition that comes by
+    more than once in one evaluation is another picture each time: tiles, context windows, a reference, guidance by
+    perturbation. Nobody can tell which is which, so from then on nothing is remembered of it in that block.
+    """
 
     def __init__(self, interval: int) -> None:
         self._interval = interval
         self._rankings: dict[Key, Ranking] = {}
+        self._last_visit: dict[Key, Moment] = {}
+        self._several_pictures: set[Key] = set()
 
     def groups(
-        self, uuids: list[Hashable], block: str, form: Form, sigma: float
+        self, uuids: list[Hashable], block: str, form: Form, moment: Moment
     ) -> list[tuple[list[int], Ranking | None]]:
         """Positions of the conditions that can run together, with the rankings that are remembered of them as one.
 
         They run together unless some have a ranking to use and others have none, or their rankings kept different
         numbers of tokens: what a condition gets must not depend on which others the host happened to put beside it.
         """
-        found = [self._recall((uuid, block), form, sigma) for uuid in uuids]
+        for uuid in uuids:
+            self._visit((uuid, block), moment)
+        found = [self._recall((uuid, block), form, moment[1]) for uuid in uuids]
         kept = [0 if ranking is None else ranking.subset.kept for ranking in found]
         groups = [[position for position, own in enumerate(kept) if own == count] for count in sorted(set(kept))]
         return [(members, _join([found[member] for member in members])) for members in groups]
@@ -59,11 +69,20 @@ class RankMemory:
         """Keep the ranking of a batch of conditions, one for each; those before it go."""
         count, scores, subset = len(uuids), ranking.scores, ranking.subset
         for uuid, own, chosen in zip(uuids, scores.chunk(count), subset.split(count), strict=True):
-            self._rankings[uuid, block] = replace(ranking, scores=own, subset=chosen)
+            if (uuid, block) not in self._several_pictures:
+                self._rankings[uuid, block] = replace(ranking, scores=own, subset=chosen)
 
     def reset(self) -> None:
         """Forget everything."""
         self._rankings.clear()
+        self._last_visit.clear()
+        self._several_pictures.clear()
+
+    def _visit(self, key: Key, moment: Moment) -> None:
+        if self._last_visit.get(key) == moment:
+            self._several_pictures.add(key)
+            self._rankings.pop(key, None)
+        self._last_visit[key] = moment
 
     def _recall(self, key: Key, form: Form, sigma: float) -> Ranking | None:
         found = self._rankings.get(key)

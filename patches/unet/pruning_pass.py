@@ -13,7 +13,7 @@ from ...atedm_core.unet.recovery import recover
 from ...atedm_core.unet.settings import PrunePoint, PruneSettings
 from ...atedm_core.unet.temporal import TokenUpdates, recover_with_own
 from .attention_view import AttentionView
-from .full_grid import Options, TokenGrid, append_patch, on_full_grid, touches
+from .full_grid import Options, TokenGrid, append_patch, on_full_grid
 from .memory import Ranking
 from .weighted_attention import WeightedAttention
 
@@ -56,6 +56,11 @@ class PruningPass:
         assert self._tokens.subset is not None
         return self._tokens.subset
 
+    @property
+    def whole(self) -> set[str]:
+        """Which of `attn1` and `attn2` ran on all tokens after some were dropped, for a foreign patch's sake."""
+        return self._tokens.whole
+
     def run(self, layers: Any, hidden: Tensor, contexts: list[Tensor], options: Options) -> Tensor:
         """All layers of the block, and every token back on the grid: `[B, N, C]` -> `[B, N, C]`."""
         if self.updates is not None and self.settings.prune_from == "block start":
@@ -69,7 +74,7 @@ class PruningPass:
             layer_options = on_full_grid(options, index, self._tokens)
             if index == 0 and self.remembered is None:
                 layer_options = self._watch(layer, hidden, contexts[0], layer_options)
-            if self._weighted is not None and not touches(options, "attn1", index):
+            if self._weighted is not None:
                 layer_options = self._weighted.weigh(layer_options)
             if index == 0 and self.point == "inside first layer":
                 layer_options = append_patch(layer_options, "middle_patch", self._drop)

@@ -53,12 +53,13 @@ def _place(run: PruneRun, block: AttentionBlock, grid: tuple[int, int]) -> Place
         group=f"{LEVEL_NAMES[block.level]} level",
         grid=grid,
         timeline=timeline,
-        whole_because=_why_whole(run.method.schedule, block, timeline),
+        whole_because=_why_whole(run, block, timeline),
         kept_share=None if run.maps is None else run.maps.shares(block, whole_calls),
     )
 
 
-def _why_whole(schedule: DSAPSchedule, block: AttentionBlock, timeline: tuple[tuple[float, Tally], ...]) -> str:
+def _why_whole(run: PruneRun, block: AttentionBlock, timeline: tuple[tuple[float, Tally], ...]) -> str:
+    schedule = run.method.schedule
     if schedule.prune_ratio == 0:
         return "prune_ratio is 0"
     if not timeline:
@@ -69,7 +70,9 @@ def _why_whole(schedule: DSAPSchedule, block: AttentionBlock, timeline: tuple[tu
     reasons = []
     if any(at < schedule.early_percent and schedule.ratio(at, block) == 0 for at in whole):
         reasons.append(f"spared in the first {schedule.early_percent:.0%}")
-    if any(schedule.ratio(at, block) > 0 for at in whole):
+    if block.name in run.left_alone:
+        reasons.append(f"{run.left_alone[block.name]} replaces its layers")
+    elif any(schedule.ratio(at, block) > 0 for at in whole):
         reasons.append("the ratio rounds to no token")
     return ", ".join(reasons)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable
@@ -20,6 +21,8 @@ from ...report.record import Tally
 from ..host.progress import progress_of
 from .memory import RankMemory, UpdateMemory
 from .token_maps import TokenMaps
+
+logger = logging.getLogger(__name__)
 
 RUN_KEY = "atedm_run"
 """Where a run's state lies in `transformer_options` while it lasts."""
@@ -68,6 +71,8 @@ class PruneRun:
         timeline: the same by (progress, block name).
         points: how often blocks dropped their tokens at each pruning point, counted once for every condition.
         maps: counts the tokens that each block kept, if somebody wants to know.
+        left_alone: whose code replaced the layers of a block, by the block's name.
+        evaluations: how often the sampler has asked for the model's answer so far.
     """
 
     def __init__(self, method: Method, percent_to_sigma: Callable[[float], float]) -> None:
@@ -76,6 +81,8 @@ class PruneRun:
         self.timeline: defaultdict[tuple[float, str], Tally] = defaultdict(Tally)
         self.points: Counter[PrunePoint] = Counter()
         self.maps: TokenMaps | None = None
+        self.left_alone: dict[str, str] = {}
+        self.evaluations = 0
         self.rankings = RankMemory(method.settings.rank_interval)
         self.updates = UpdateMemory()
         self._percent_to_sigma = percent_to_sigma
@@ -130,6 +137,17 @@ class PruneRun:
         """Whether tokens' updates in `block` are worth remembering: they are asked for, and it is pruned some time."""
         return self.method.settings.recovery == "temporal" and self.method.schedule.ratio(1.0, block) > 0
 
+    def leave_alone(self, block: AttentionBlock, foreign: str) -> None:
+        """Note that a block runs whole because the code of a module called `foreign` runs its layers; say so once."""
+        with self._lock:
+            if not self.left_alone:
+                logger.warning(
+                    "AT-EDM: %s replaces whole attention layers and may count on all tokens, so the blocks it touches "
+                    "are not pruned while it does. Take it out of this model's path to prune them.",
+                    foreign,
+                )
+            self.left_alone[block.name] = foreign
+
     def record(
         self, uuids: list[Hashable], block: AttentionBlock, progress: float, spent: Tally, point: PrunePoint | None
     ) -> None:
@@ -151,6 +169,7 @@ class PruneRun:
         self.timeline.clear()
         self.points.clear()
         self.maps = None
+        self.left_alone.clear()
         self.rankings.reset()
         self.updates.reset()
         self._progress.clear()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+import comfy.ldm.modules.attention
 from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer, SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample, VideoResBlock
 from torch import nn
@@ -51,6 +52,27 @@ def _is_plain_layer(layer: Any) -> bool:
     if not isinstance(layer, BasicTransformerBlock) or layer.attn2 is None:
         return False
     return not (layer.ff_in or layer.disable_self_attn or layer.switch_temporal_ca_to_sa)
+
+
+def foreign_code(block: SpatialTransformer) -> str | None:
+    """The module of whoever replaced the whole `forward` of an attention block or of one of its layers; else `None`.
+
+    Such code may count on all tokens. It can come and go with every model call, so it is looked for in each.
+    """
+    found = (_foreign_forward(module) for module in (block, *block.transformer_blocks))
+    return next((name for name in found if name is not None), None)
+
+
+def _foreign_forward(module: nn.Module) -> str | None:
+    # The host leaves the module's own method behind as an attribute where it has undone a patch.
+    forward = vars(module).get("forward") or type(module).forward
+    function = getattr(forward, "__func__", forward)
+    if getattr(function, "__globals__", None) is vars(comfy.ldm.modules.attention):
+        return None
+    compiled = getattr(module, "_orig_mod", None)
+    if compiled is not None:
+        return _foreign_forward(compiled)
+    return str(getattr(function, "__module__", None) or type(function).__module__)
 
 
 def describe_unet(unet: UNetModel) -> UNetStructure:

@@ -6,6 +6,7 @@ from math import prod
 
 from ...atedm_core.tokens import kept_tokens
 from ...atedm_core.unet.flops import block_flops
+from ..host.version import why_blocks_cannot_be_pruned
 from .run import PruneRun
 
 
@@ -48,7 +49,13 @@ def explain_nothing_pruned(run: PruneRun) -> str:
     if schedule.prune_ratio == 0:
         return "prune_ratio is 0. Raise it to drop tokens."
     if not run.tallies:
+        too_old = why_blocks_cannot_be_pruned()
+        if too_old is not None:
+            return too_old
         return "no attention block came to AT-EDM. Another node runs them itself; put AT-EDM Apply before it."
+    if run.left_alone:
+        foreign = next(iter(run.left_alone.values()))
+        return f"{foreign} replaces whole attention layers. Take it out of this model's path."
     blocks = run.method.structure.blocks
     if any(schedule.ratio(progress, block) for progress in run.seen_progress() for block in blocks):
         too_small = f"prune_ratio {schedule.prune_ratio:g} rounds to no token on grids this small."

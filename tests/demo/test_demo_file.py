@@ -107,6 +107,11 @@ def test_a_bad_bundled_file_leads_to_its_own_folder_and_training(file: Path, fol
     assert "`file`" not in message, "there is no other bundled file to fall back on"
 
 
+def test_a_name_that_is_too_long_for_a_file_is_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(DemoFileError, match="no such file"):
+        read(tmp_path / ("x" * 5000))
+
+
 def test_the_bundled_file_is_small_and_tells_how_it_was_made() -> None:
     content = read(DEFAULT_FILE)
     assert len(BUNDLED) < 12_000_000

@@ -140,9 +140,72 @@ def test_the_photographs_model_comes_from_the_same_node(comfy_nodes: Any) -> Non
     assert node.fingerprint_inputs(model="photographs") != node.fingerprint_inputs()
 
 
-def test_a_damaged_file_is_an_error_that_names_it(comfy_nodes: Any, tmp_path: Path) -> None:
-    file = tmp_path / "half.safetensors"
-    file.write_bytes(DEFAULT_FILE.read_bytes()[:100_000])
+@pytest.fixture
+def checkpoints(comfy_nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that ComfyUI takes checkpoints from."""
+    import folder_paths
+
+    folders, suffixes = folder_paths.folder_names_and_paths["checkpoints"]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "checkpoints", ([*folders, str(tmp_path)], suffixes))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    return tmp_path
+
+
+def loaded(comfy_nodes: Any, file: str) -> Any:
     node = comfy_nodes.NODE_CLASS_MAPPINGS["ATEDMDemoLoader"]
-    with pytest.raises(ValueError, match=r"half\.safetensors.*leave the input `file` empty"):
-        node.execute(file=str(file))
+    assert node.fingerprint_inputs(file=file)
+    return node.execute(file=file)
+
+
+def test_a_damaged_file_is_an_error_that_names_it(comfy_nodes: Any, checkpoints: Path) -> None:
+    (checkpoints / "half.safetensors").write_bytes(DEFAULT_FILE.read_bytes()[:100_000])
+    with pytest.raises(ValueError, match=r"half\.safetensors"):
+        loaded(comfy_nodes, "half.safetensors")
+
+
+def test_a_copy_in_the_hosts_folder_is_loaded_by_its_name(comfy_nodes: Any, checkpoints: Path) -> None:
+    (checkpoints / "sub").mkdir()
+    (checkpoints / "sub" / "copy.safetensors").write_bytes(DEFAULT_FILE.read_bytes())
+    model, _, _ = loaded(comfy_nodes, "sub/copy.safetensors").args
+    assert type(model.model).__name__ == "SDXL"
+
+
+@pytest.mark.parametrize("kind", ["absolute", "upwards", "relative to home", "very long", "with a null", "a folder"])
+def test_no_other_file_of_the_machine_is_opened(
+    comfy_nodes: Any, checkpoints: Path, tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "model.safetensors"
+    outside.write_bytes(DEFAULT_FILE.read_bytes())
+    file = {
+        "absolute": str(outside),
+        "upwards": f"../{outside.parent.name}/{outside.name}",
+        "relative to home": "~/model.safetensors",
+        "very long": "x" * 100_000,
+        "with a null": "model\0.safetensors",
+        "a folder": ".",
+    }[kind]
+    with pytest.raises(ValueError, match="has no checkpoint of that name") as caught:
+        loaded(comfy_nodes, file)
+    assert len(str(caught.value)) < 400
+
+
+def test_metadata_that_is_nested_very_deeply_is_an_error_that_names_the_file(
+    comfy_nodes: Any, checkpoints: Path
+) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(DEFAULT_FILE, "pt") as opened:
+        metadata = dict(opened.metadata())
+    weights = load_file(DEFAULT_FILE)
+    nested = {
+        "deep": "[" * 100_000 + "]" * 100_000,
+        "list": "[]",
+        "text": '{"unet": "x", "text": {}, "pixels": {}}',
+        "huge": '{"unet": {"model_channels": 1e400}, "text": {}, "pixels": {}}',
+    }
+    for name, config in nested.items():
+        file = checkpoints / f"{name}.safetensors"
+        save_file(weights, file, {**metadata, "config": config})
+        with pytest.raises(ValueError, match=rf"{name}\.safetensors"):
+            loaded(comfy_nodes, file.name)

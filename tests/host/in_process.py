@@ -23,6 +23,7 @@ def enter_comfyui(comfyui: Path, base: Path) -> None:
         raise RuntimeError(f"{already} imported before the test host was set up")
     # in front of the repository root: the top-level module `nodes` is ComfyUI's
     sys.path.insert(0, str(comfyui))
+    importlib.import_module("utils.extra_config")  # as main.py does: later another `utils` would take its place
     from comfy.cli_args import args  # parses no command line unless asked to
 
     args.cpu = True

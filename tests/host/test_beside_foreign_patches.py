@@ -1,9 +1,9 @@
 """AT-EDM beside patches of other packs: they see the whole token grid in every layer, in whatever order nodes stand.
 
 What is promised. At ratio 0 the result is bit for bit what it is without AT-EDM. Where tokens are dropped, a patch that
-does nothing to cross-attention, or between the attentions, changes nothing beyond rounding. One on self-attention
-makes that self-attention run over the whole grid, dropped tokens being stood for by others: there a kept token counts
-as often as it stands for something, which is a different, defined result.
+does nothing in a layer changes nothing there beyond rounding, and costs nothing. One that acts on self-attention makes
+it run over the whole grid, dropped tokens being stood for by others: there a kept token counts as often as it stands
+for something, which is a different, defined result.
 """
 
 from __future__ import annotations
@@ -143,6 +143,13 @@ def test_replacements_see_the_whole_grid_in_every_layer(host: InProcessHost, kin
     assert sorted(seen) == sorted(layers)
 
 
+def nothing_on_self_attention(model: Any) -> Any:
+    clone = model.clone()
+    clone.set_model_attn1_patch(lambda q, k, v, options: (q, k, v))
+    clone.set_model_attn1_output_patch(lambda out, options: out)
+    return clone
+
+
 def nothing_on_cross_attention(model: Any) -> Any:
     clone = model.clone()
     clone.set_model_attn2_patch(lambda q, k, v, options: (q, k, v))
@@ -163,7 +170,10 @@ def nothing_by_couple(model: Any) -> Any:
     return clone
 
 
-@pytest.mark.parametrize("nothing", [nothing_on_cross_attention, nothing_in_the_middle, nothing_by_couple])
+NOTHING = [nothing_on_self_attention, nothing_on_cross_attention, nothing_in_the_middle, nothing_by_couple]
+
+
+@pytest.mark.parametrize("nothing", NOTHING)
 @pytest.mark.parametrize("ranking", ["self-attention", "cross-attention"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_patch_that_does_nothing_changes_nothing(host: InProcessHost, kind: str, ranking: str, nothing: Any) -> None:
@@ -183,7 +193,7 @@ def test_self_attention_beside_a_patch_counts_those_a_token_stands_for(host: InP
     """What bracketed self-attention is: kept tokens ask, and each kept key weighs as much as it stands for."""
     model = shared_model("sdxl")
     clone = model.clone()
-    clone.set_model_attn1_patch(lambda q, k, v, options: (q, k, v))
+    clone.set_model_attn1_patch(lambda q, k, v, options: (q * 1.0, k, v))
     passes: list[tuple[torch.Tensor, torch.Tensor]] = []
     attention = transformers(model)["output", 4].transformer_blocks[1].attn1
     handle = attention.register_forward_hook(lambda module, args, out: passes.append((args[0], out)))
@@ -230,6 +240,50 @@ def test_only_what_has_to_runs_on_the_whole_grid(host: InProcessHost, name: str)
             assert sections["ff"] == 24
             assert sections["attn1"] == (64 if by_self else 24)
             assert sections.get("attn2", 24) == 24
+
+
+def test_layers_that_a_patch_leaves_alone_run_on_the_kept_tokens(host: InProcessHost) -> None:
+    """HyperTile acts on the highest levels only, and gives back what it was given everywhere else."""
+    (tiled,) = host.call("HyperTile", model=shared_model("sd15"), tile_size=32, swap_size=2, max_depth=1)
+    start = {"prune_from": "block start"}
+    how: dict[str, Any] = {"kind": "sd15", "steps": 1, "width": 256, "height": 256}
+    with layer_tokens(tiled) as seen:
+        _, calls = watched_sample(apply(host, tiled, **start), **how)
+    tokens = {part + str(index): {one["attn1"] for one in passes} for (part, index, _), passes in seen.items()}
+    folded, quarter = tokens["input1"], tokens["input7"]
+    assert max(folded) < kept_of(32 * 32), "four by four tokens, or another fold of all of them"
+    assert quarter == {kept_of(8 * 8)}
+    alone = watched_sample(
+        apply(host, shared_model("sd15"), prune_from="block start"), "sd15", steps=1, width=256, height=256
+    )[1]
+    for level, costs_more in ((0, True), (2, False)):
+        beside, by_itself = (spent_at(one.reports[0], host, level) for one in (calls, alone))
+        assert (beside > by_itself) == costs_more
+
+
+def kept_of(tokens: int) -> int:
+    return max(1, round(tokens * (1 - RATIO)))
+
+
+def spent_at(report: Any, host: InProcessHost, level: int) -> int:
+    """FLOPs in the attention blocks of a level of SD 1.5."""
+    unet = shared_model("sd15").model.diffusion_model
+    blocks = host.module("patches.unet.structure").describe_unet(unet).blocks
+    names = {block.name for block in blocks if block.level == level}
+    return sum(tally.flops for (_, name), tally in report.tallies.items() if name in names)
+
+
+def test_what_a_patch_changes_in_place_is_changed(host: InProcessHost) -> None:
+    """A patch may write to what it is given and give it back."""
+
+    def scaled(q: Any, k: Any, v: Any, options: dict[str, Any]) -> Any:
+        return q.mul_(0.5), k, v
+
+    model = shared_model("sdxl").clone()
+    model.set_model_attn1_patch(scaled)
+    in_place, calls = watched_sample(apply(host, model), steps=1)
+    assert_pruned(calls, in_place)
+    assert not torch.equal(in_place, sample(apply(host, shared_model("sdxl")), steps=1))
 
 
 @pytest.mark.parametrize("name", ["IP-Adapter with a mask", "self-attention patches"])

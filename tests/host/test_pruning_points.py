@@ -98,6 +98,73 @@ def test_samplers_that_call_twice_a_step_age_a_ranking_by_noise_levels(host: InP
     assert len(ranked) == 11
 
 
+def tiles(apply_model: Any, given: dict[str, Any]) -> torch.Tensor:
+    """Parts of the picture one after the other, under one name and of one size."""
+    parts = [apply_model(x, given["timestep"], **given["c"]) for x in given["input"].chunk(2, dim=-1)]
+    return torch.cat(parts, dim=-1)
+
+
+def reference_first(apply_model: Any, given: dict[str, Any]) -> torch.Tensor:
+    """Another picture goes through the model before the one that is sampled."""
+    apply_model(given["input"].flip(-1) * 0.5, given["timestep"], **given["c"])
+    out: torch.Tensor = apply_model(given["input"], given["timestep"], **given["c"])
+    return out
+
+
+def windows_in_turn() -> Any:
+    """Two windows a step that go round the batch, as context windows over frames do."""
+    step = 0
+
+    def evaluate(apply_model: Any, given: dict[str, Any]) -> torch.Tensor:
+        nonlocal step
+        step += 1
+        turned = torch.roll(given["input"], step, 0)
+        c = {key: value[:2] if isinstance(value, torch.Tensor) else value for key, value in given["c"].items()}
+        parts = [apply_model(x, given["timestep"][:2], **c) for x in turned.chunk(2)]
+        return torch.roll(torch.cat(parts), -step, 0)
+
+    return evaluate
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+@pytest.mark.parametrize("others", ["tiles", "a reference", "context windows"])
+def test_a_remembered_ranking_is_not_handed_to_another_picture(host: InProcessHost, others: str, sampler: str) -> None:
+    """Every picture keeps the tokens that it would if the tokens were ranked at every step."""
+    batch = 4 if others == "context windows" else 1
+    found = []
+    for interval in (1, 4):
+        model = apply(host, shared_model("sdxl"), rank_interval=interval, **ATTENDING).clone()
+        wrappers = {"tiles": tiles, "a reference": reference_first, "context windows": windows_in_turn()}
+        model.set_model_unet_function_wrapper(wrappers[others])
+        how: dict[str, Any] = {"width": 256, "height": 128, "batch": batch, "steps": 4, "cfg": 1.0}
+        found.append(watched_sample(model, sampler=sampler, **how))
+    (fresh, expected), (out, calls) = found
+    assert_pruned(calls, out)
+    assert same_choices(calls.events(), expected.events())
+    assert torch.equal(out, fresh)
+
+
+def test_a_reference_that_ends_early_costs_rankings_not_the_picture(host: InProcessHost) -> None:
+    """What came by as several pictures once is ranked afresh to the end of the run."""
+    memory = host.module("patches.unet.memory")
+    tokens = host.module("atedm_core.tokens")
+    form = (1, torch.device("cpu"), (2, 2))
+    rankings = memory.RankMemory(20)
+    subset = tokens.TokenSubset.top(torch.tensor([[0.1, 0.2, 0.3, 0.4]]), 2)
+
+    def visit(*moment: Any) -> bool:
+        ((_, remembered),) = rankings.groups(["a"], "input 4", form, moment)
+        if remembered is None:
+            rankings.store(["a"], "input 4", memory.Ranking(torch.zeros(1, 4), subset, (2, 2), moment[1]))
+        return remembered is not None
+
+    assert [visit(1, 9.0), visit(2, 8.0), visit(3, 8.0)] == [False, True, True]
+    assert [visit(4, 7.0), visit(4, 7.0)] == [True, False]
+    assert [visit(5, 6.0), visit(6, 5.0)] == [False, False]
+    rankings.reset()
+    assert [visit(1, 9.0), visit(2, 8.0)] == [False, True]
+
+
 @pytest.mark.parametrize("point", POINTS)
 def test_twice_the_same_run_gives_the_same_bits(host: InProcessHost, point: str) -> None:
     patched = apply(host, shared_model("sdxl"), prune_from=point, rank_interval=2, **ATTENDING)

@@ -17,7 +17,7 @@ from repo_files import ROOT, python_files
 from devtools import existing_host, host_setup, links, recipe, server, stages, testing
 from devtools.commands import benchmarks
 from devtools.console import DevError, run_logged
-from devtools.layout import COMFYUI
+from devtools.layout import COMFYUI, Host
 from devtools.stages import Stage, run_stages
 
 
@@ -78,7 +78,7 @@ class TestStages:
             return stages._keys(host_setup._stages(COMFYUI, dev_tools=True))
 
         before = keys()
-        monkeypatch.setattr(recipe, "SOURCE_SHA256", "0" * 64)
+        monkeypatch.setitem(recipe.SOURCES, recipe.COMFYUI_VERSION, recipe.Source("2.6.0", "0" * 64))
         source = [new == old for new, old in zip(keys(), before, strict=True)]
         monkeypatch.setattr(recipe, "TORCH", ("torch==0.0.1",))
         torch = [new == old for new, old in zip(keys(), before, strict=True)]
@@ -169,7 +169,7 @@ class TestExistingHost:
 
 def test_unpacking_takes_only_the_tree_and_nothing_outside(tmp_path: Path) -> None:
     archive = tmp_path / "source.tar"
-    prefix = recipe.SOURCE_PREFIX
+    prefix = recipe.SOURCES[recipe.COMFYUI_VERSION].prefix
     with tarfile.open(archive, "w") as tar:
         for name in (f"{prefix}main.py", f"{prefix}../escaped.py", "other/file.py", f"{prefix}/absolute.py"):
             member = tarfile.TarInfo(name)
@@ -181,8 +181,35 @@ def test_unpacking_takes_only_the_tree_and_nothing_outside(tmp_path: Path) -> No
     target = tmp_path / "out" / "tree"
     with tarfile.open(archive) as tar:
         for member in tar:
-            host_setup._extract(tar, member, target)
+            host_setup._extract(tar, member, target, prefix)
     assert [path.name for path in (tmp_path / "out").rglob("*") if not path.is_dir()] == ["main.py"]
+
+
+def test_another_comfyui_has_a_folder_and_an_environment_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(tmp_path / "ComfyUI", tmp_path / "python")
+    fetched: list[tuple[str, Path]] = []
+
+    def fetch(version: str, target: Path, python: Path) -> None:
+        target.mkdir()
+        (target / "main.py").touch()
+        fetched.append((version, python))
+
+    monkeypatch.setattr(host_setup, "STATE", tmp_path)
+    monkeypatch.setattr(host_setup, "fetch_source", fetch)
+    for _ in range(2):
+        assert host_setup.other_version("0.20.1", host).comfyui == tmp_path / "ComfyUI-0.20.1"
+    assert fetched == [("0.20.1", host.python)]
+    with pytest.raises(DevError, match=r"--host 0\.1: .* There are 0\.30\.0, 0\.20\.1"):
+        host_setup.other_version("0.1", host)
+
+
+def test_the_oldest_supported_comfyui_has_a_pinned_source() -> None:
+    oldest = re.search(r'requires-comfyui = ">=(.+?)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert oldest is not None
+    assert oldest[1] in recipe.SOURCES
+    assert f'OLDEST = "{oldest[1]}"' in (ROOT / "patches" / "host" / "version.py").read_text(encoding="utf-8")
 
 
 def test_a_failing_command_shows_its_end_and_the_advice(tmp_path: Path) -> None:

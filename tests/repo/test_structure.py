@@ -132,12 +132,13 @@ print("ran")
 
 def test_the_entry_point_holds_nothing_but_the_entry_point() -> None:
     used = list(imports_of(Path("__init__.py")))
-    assert {one.module for one in used} == {"__future__", "comfy_api.latest", "nodes"}
+    assert {one.module for one in used} == {"__future__", "logging", "nodes", "patches.host.version"}
     assert len((ROOT / "__init__.py").read_text(encoding="utf-8").splitlines()) < 60
 
 
 def test_dev_tools_need_the_standard_library_only() -> None:
-    files = [Path("dev.py"), *python_files("devtools")]
+    # the fuzzer alone runs in the host's Python
+    files = [Path("dev.py"), *(file for file in python_files("devtools") if "fuzz" not in file.parts)]
     assert len(files) > 5
     allowed = {"devtools", *sys.stdlib_module_names}
     assert [str(one) for file in files for one in imports_of(file) if one.level == 0 and one.top not in allowed] == []
