@@ -11,7 +11,7 @@ from ..atedm_core.unet import settings as choices
 from ..atedm_core.unet.schedule import DEFAULT_RATIO, DEFAULT_SCHEDULE, MAX_RATIO
 from ..atedm_core.unet.settings import DEFAULT_SETTINGS, PruneSettings
 from ..patches.unet.apply import apply_atedm
-from .types import advanced_combo, advanced_count, checked_schedule, faster_model, schedule_input, share_input
+from .types import ALIASES, advanced_combo, advanced_count, checked_schedule, faster_model, schedule_input, share_input
 
 
 class ATEDMApply(io.ComfyNode):
@@ -28,7 +28,7 @@ class ATEDMApply(io.ComfyNode):
                 "tokens that matter, and the others are filled in again. Place it between the model loader (and LoRAs) "
                 "and the sampler. The log says after each run what was saved."
             ),
-            search_aliases=["atedm", "at-edm", "token pruning", "speed up", "accelerate", "faster sdxl", "tome"],
+            search_aliases=[*ALIASES, "token pruning", "speed up", "accelerate", "faster sdxl", "tome"],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="A U-Net model: SDXL and its refiner, SSD-1B, Segmind Vega, SD 2.x or SD 1.x."
@@ -36,8 +36,9 @@ class ATEDMApply(io.ComfyNode):
                 share_input(
                     "prune_ratio",
                     DEFAULT_RATIO,
-                    "Share of tokens that attention blocks drop. Higher is faster and departs further from the full "
-                    "model's picture. 0.63 is the paper's; 0 changes nothing at all.",
+                    "Share of tokens that attention blocks drop; 1 - prune_ratio is what CAT Pruning calls keep_ratio. "
+                    "Higher is faster and departs further from the full model's picture. 0.63 is the paper's; 0 "
+                    "changes nothing at all.",
                     limits=(0.0, MAX_RATIO),
                 ),
                 schedule_input("From AT-EDM DSAP Schedule. Left open, all steps are pruned alike."),

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..atedm_core.dit.schedule import LEAST_FULL_STEPS, CATSchedule
 from ..atedm_core.dit.selection import DEFAULT_KEEP, MAX_CLUSTERS, CATSelection
 from ..patches.dit.apply import apply_cat
-from .types import advanced_count, advanced_share, faster_model, share_input
+from .types import ALIASES, advanced_count, advanced_share, faster_model, share_input
 
 _SELECTION = CATSelection()
 _SCHEDULE = CATSchedule()
@@ -30,7 +30,7 @@ class CATPruningApply(io.ComfyNode):
                 "image tokens that changed most or have waited longest, and the others keep what they had. Place it "
                 "between the model loader (and LoRAs) and the sampler. The log says after each run what was done."
             ),
-            search_aliases=["cat", "token pruning", "speed up", "accelerate", "faster sd3", "faster pixart"],
+            search_aliases=[*ALIASES, "cat", "token pruning", "speed up", "accelerate", "faster sd3", "faster pixart"],
             inputs=[
                 io.Model.Input(
                     "model",
@@ -42,8 +42,9 @@ class CATPruningApply(io.ComfyNode):
                 share_input(
                     "keep_ratio",
                     DEFAULT_KEEP,
-                    "Share of image tokens that a pruned step computes. Lower is faster and departs further from the "
-                    "full model's picture. 0.3 is the paper's; 1 changes nothing at all.",
+                    "Share of image tokens that a pruned step keeps computing; 1 - keep_ratio is what AT-EDM calls "
+                    "prune_ratio. Lower is faster and departs further from the full model's picture. 0.3 is the "
+                    "paper's; 1 changes nothing at all.",
                     limits=(0.05, 1.0),
                 ),
                 share_input(
