@@ -36,9 +36,9 @@ class ATEDMApply(io.ComfyNode):
                 share_input(
                     "prune_ratio",
                     DEFAULT_RATIO,
-                    "Share of tokens that attention blocks drop; 1 - prune_ratio is what CAT Pruning calls keep_ratio. "
-                    "Higher is faster and departs further from the full model's picture. 0.63 is the paper's; 0 "
-                    "changes nothing at all.",
+                    "Share of tokens that attention blocks drop. Higher is faster and departs further from the full "
+                    "model's picture. 0.63 is the paper's; 0 changes nothing at all. CAT Pruning says it the other way "
+                    "round: keep_ratio is 1 - prune_ratio.",
                     limits=(0.0, MAX_RATIO),
                 ),
                 schedule_input("From AT-EDM DSAP Schedule. Left open, all steps are pruned alike."),

@@ -42,9 +42,9 @@ class CATPruningApply(io.ComfyNode):
                 share_input(
                     "keep_ratio",
                     DEFAULT_KEEP,
-                    "Share of image tokens that a pruned step keeps computing; 1 - keep_ratio is what AT-EDM calls "
-                    "prune_ratio. Lower is faster and departs further from the full model's picture. 0.3 is the "
-                    "paper's; 1 changes nothing at all.",
+                    "Share of image tokens that a pruned step computes. Lower is faster and departs further from the "
+                    "full model's picture. 0.3 is the paper's; 1 changes nothing at all. AT-EDM says it the other way "
+                    "round: prune_ratio is 1 - keep_ratio.",
                     limits=(0.05, 1.0),
                 ),
                 share_input(
