@@ -23,6 +23,7 @@ class ATEDMDemoLoader(io.ComfyNode):
                 "coloured shape on a background, 256 x 256, from captions such as: a small red circle in the upper "
                 "left on a blue background."
             ),
+            search_aliases=["at-edm", "atedm", "demo", "no checkpoint"],
             inputs=[
                 io.String.Input(
                     "file",
@@ -32,7 +33,6 @@ class ATEDMDemoLoader(io.ComfyNode):
                 )
             ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
-            is_dev_only=True,
         )
 
     @classmethod
