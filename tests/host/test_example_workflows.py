@@ -107,7 +107,8 @@ def test_it_runs_and_prunes(path: Path, server: Server) -> None:
     for number, key in shown:
         assert len(server.view(outputs[number][key][0])) > 1000
     told = server.log()[logged:]
-    samplers = sum(node["class_type"] == "KSampler" for node in prompt.values())
+    # in as few steps as here, samplers may be asked for the same, and the host runs that once
+    samplers = len({json.dumps(node["inputs"]) for node in prompt.values() if node["class_type"] == "KSampler"})
     said = [line for line in told.splitlines() if "AT-EDM: kept" in line or "CAT Pruning: pruned" in line]
     assert len(said) == samplers
     assert any("kept 100.0%" not in line and "pruned 0 of" not in line for line in said)

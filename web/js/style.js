@@ -49,6 +49,7 @@ const CSS = `
   background: var(--component-node-widget-background, var(--comfy-input-bg));
   font: 13px/1.35 Inter, Arial, sans-serif; unicode-bidi: plaintext;
 }
+.atedm-report * { unicode-bidi: plaintext; text-align: start; }
 .atedm-report .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 10px 16px; }
 .atedm-report .figure { display: flex; flex-direction: column; }
 .atedm-report .figure strong { font-size: 17px; } .atedm-report .figure span { opacity: 0.75; font-size: 12px; }
