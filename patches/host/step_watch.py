@@ -21,7 +21,7 @@ class StepWatch:
         self._doing = doing
         self._audience = audience
         self._ended: list[float] = []
-        self._told = 0.0
+        self._told = float("-inf")
 
     def listen(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of a run with its callback heard. A run without one is not watched."""
