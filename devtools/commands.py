@@ -78,6 +78,11 @@ def host_command(arguments: Sequence[str]) -> int:
     cpu = not has_accelerator(host.python)
     command = server_command(host, port, cpu, options.extra)
     say(f"ComfyUI will be at http://127.0.0.1:{port} in a few seconds. Ctrl-C stops it.")
+    if options.demo_model:
+        say(
+            f"The demo model: Templates > {DEMO_FOLDER} > AT-EDM without a checkpoint. Or double-click the canvas and "
+            "search for AT-EDM Demo Model."
+        )
     return wait_for(subprocess.Popen(command, cwd=host.base, env=server_environment(cpu)))
 
 

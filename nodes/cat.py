@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..atedm_core.dit.schedule import DEFAULT_SCHEDULE, LEAST_FULL_STEPS, CATSchedule
 from ..atedm_core.dit.selection import DEFAULT_SELECTION, MAX_CLUSTERS, CATSelection, ChooseBy
 from ..patches.dit.apply import apply_cat
-from .types import advanced_combo, advanced_count, advanced_share, checked_model, faster_model, share_input
+from .types import ALIASES, advanced_combo, advanced_count, advanced_share, checked_model, faster_model, share_input
 
 _MOST_STEPS = 1000
 
@@ -28,7 +28,7 @@ class CATPruningApply(io.ComfyNode):
                 "image tokens that changed most or have waited longest, and the others keep what they had. Place it "
                 "between the model loader (and LoRAs) and the sampler. The log says after each run what was done."
             ),
-            search_aliases=["cat", "token pruning", "speed up", "accelerate", "faster sd3", "faster pixart"],
+            search_aliases=[*ALIASES, "cat", "token pruning", "speed up", "accelerate", "faster sd3", "faster pixart"],
             inputs=[
                 io.Model.Input(
                     "model",
@@ -41,7 +41,8 @@ class CATPruningApply(io.ComfyNode):
                     "keep_ratio",
                     DEFAULT_SELECTION.keep_ratio,
                     "Share of image tokens that a pruned step computes. Lower is faster and departs further from the "
-                    "full model's picture. 0.3 is the paper's; 1 changes nothing at all.",
+                    "full model's picture. 0.3 is the paper's; 1 changes nothing at all. AT-EDM says it the other way "
+                    "round: prune_ratio is 1 - keep_ratio.",
                     limits=(0.05, 1.0),
                 ),
                 share_input(

@@ -28,6 +28,7 @@ class ATEDMDemoLoader(io.ComfyNode):
                 "as: a small red circle in the upper left on a blue background. The one for photographs draws an "
                 "object on a textured ground: a large yellow lemon on the left on a blue background."
             ),
+            search_aliases=["at-edm", "atedm", "demo", "no checkpoint"],
             inputs=[
                 io.String.Input(
                     "file",
@@ -44,7 +45,6 @@ class ATEDMDemoLoader(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
-            is_dev_only=True,
         )
 
     @classmethod

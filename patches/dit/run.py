@@ -15,6 +15,7 @@ from ...atedm_core.dit.flops import TransformerStructure
 from ...atedm_core.dit.schedule import CATSchedule, step_at
 from ...atedm_core.dit.selection import CATSelection
 from ..host.kept_counts import KeptCounts
+from ..host.step_watch import Doing
 from .call import TransformerCall
 from .families import Family
 from .kv_cache import CallMemory, Conditions, KVCache
@@ -95,6 +96,7 @@ class CATRun:
     _previous: Evaluation = field(default_factory=Evaluation)
     _source: Hashable = None
     _observed_sigma: float | None = None
+    _told: int = 0
     _token_mask: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -162,6 +164,11 @@ class CATRun:
         if call.refusal is not None:
             self.disable(call.refusal)
         self._keep(call, uuids, memory, model)
+
+    def doing(self) -> Doing:
+        """What was done since this was last asked."""
+        before, self._told = self._told, self.tally.pruned_calls
+        return "pruned" if self._told > before else "full"
 
     def disable(self, reason: str) -> None:
         """Run in full from here on, say so once, and free what is kept."""

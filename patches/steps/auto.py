@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,16 +23,20 @@ from ...atedm_core.unet.budget import share_left
 from ...atedm_core.unet.schedule import DSAPSchedule
 from ...atedm_core.unet.settings import DEFAULT_SETTINGS
 from ...atedm_core.unet.structure import UNetStructure
+from ...report.record import RunRecord, Wording, shown_settings
+from ...report.words import reason
 from ..dit import apply as tokens
 from ..dit.families import Family, family_of
 from ..dit.run import CATMethod, CATRun
-from ..host.run_scope import Asked, applied, put_on
+from ..host.run_scope import Asked, Ended, applied, put_on
+from ..host.sampling import model_of
+from ..host.step_watch import Doing
 from ..host.version import why_blocks_cannot_be_pruned
 from ..unet import apply as pruning
-from ..unet.recording import record_of
 from ..unet.run import Method, PruneRun
 from ..unet.structure import describe_unet, is_prunable, supported_unet
 from . import apply as forecasts
+from .recording import evaluations_of
 from .run import ForecastMethod, ForecastRun
 from .samplers import SamplerKind, sampler_kind
 
@@ -42,6 +46,7 @@ KEY = "atedm_auto"
 CostOf = Callable[[float], float]
 MAX_SPEED_UP = 4.0
 DEFAULT_SPEED_UP = 1.6
+_WORDING = Wording("AT-EDM Auto", place="step", kept="computed", part="", unpruned="speed_up 1", in_sequence=True)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,12 @@ class AutoRun:
     prune: PruneRun | None = None
     tokens: CATRun | None = None
     forecast: ForecastRun | None = None
+
+    def doing(self) -> Doing:
+        """What was done since this was last asked."""
+        if self.forecast is not None and self.forecast.doing() == "forecast":
+            return "forecast"
+        return "full" if self.prune is None else self.prune.doing()
 
     def reset(self) -> None:
         """Free everything that takes memory."""
@@ -192,20 +203,53 @@ def _hang_in(run: AutoRun, asked: Asked, options: dict[str, Any]) -> None:
         forecasts.hang_in(run.forecast, asked, options)
 
 
-def _conclude(run: AutoRun, asked: Asked, seconds: float | None) -> None:
+def _conclude(run: AutoRun, asked: Asked, seconds: float | None) -> Ended:
     if run.spending is None:
-        return
+        off = reason("speed_up_off")
+        return Ended(_record(run, asked, seconds, None), off, off=True) if seconds is not None else Ended()
+    pruned = None
     if run.prune is not None:
-        pruning.conclude(run.prune, asked, seconds, run.method)
+        pruned = pruning.conclude(run.prune, asked, seconds).record
     if run.tokens is not None:
-        tokens.conclude(run.tokens, asked, seconds, run.method)
+        pruned = tokens.conclude(run.tokens, asked, seconds).record
     if run.forecast is not None:
         forecasts.conclude(run.forecast, asked, seconds)
-    logger.info("%s", summarize(run, asked))
+    record = None if seconds is None else _record(run, asked, seconds, pruned)
+    logger.info("%s", summarize(run, asked, record))
+    short = reason("run_in_full", steps=asked.steps, speed_up=run.method.speed_up)
+    return Ended(record, None if record is None or record.pruned else short)
 
 
-def summarize(run: AutoRun, asked: Asked) -> str:
-    """One line: what was wanted, chosen and reached, and why."""
+def _record(run: AutoRun, asked: Asked, seconds: float, pruned: RunRecord | None) -> RunRecord:
+    """Of a run that came to its end: what forecasts did, and what pruning did if it did anything."""
+    chosen = run.spending
+    settings: dict[str, object] = {"speed_up": run.method.speed_up}
+    if chosen is not None:
+        settings |= {"prune_ratio": chosen.prune_ratio, "compute": chosen.compute}
+    found = pruned or RunRecord(
+        wording=_WORDING,
+        model=None,
+        settings=(),
+        steps=asked.steps,
+        seconds=seconds,
+        samples=asked.noise.shape[0],
+        conditions=1,
+        latent=asked.latent,
+        places=(),
+        work=asked.work,
+    )
+    return replace(
+        found,
+        wording=replace(found.wording, method="AT-EDM Auto", unpruned="speed_up 1"),
+        model=model_of(asked.guider),
+        settings=shown_settings(settings),
+        planned=None,
+        evaluations=() if run.forecast is None else evaluations_of(run.forecast, asked),
+    )
+
+
+def summarize(run: AutoRun, asked: Asked, record: RunRecord | None) -> str:
+    """One line: what was wanted, chosen and reached, and why. A run that was interrupted has no record."""
     spending = run.spending
     assert spending is not None
     steps = "1 step" if asked.steps == 1 else f"{asked.steps} steps"
@@ -224,18 +268,8 @@ def summarize(run: AutoRun, asked: Asked) -> str:
             ", and this model's tokens are not pruned" if run.method.structure is None else ""
         )
         return f"{wanted}, run in full: {why}. Take fewer steps instead."
-    reached = 1.0 / _share_spent(run, asked)
+    if record is None:
+        return f"{wanted}, chose to {' and '.join(chosen)} (interrupted)"
+    reached = record.ideal_speed_up
     short = "" if reached >= 0.97 * run.method.speed_up else ", the most that beats taking fewer steps here"
     return f"{wanted}, chose to {' and '.join(chosen)}, reached {reached:.2f}x by FLOPs{short}"
-
-
-def _share_spent(run: AutoRun, asked: Asked) -> float:
-    """Of the FLOPs of a full run."""
-    share = 1.0
-    if run.forecast is not None and run.forecast.evaluations:
-        share = sum(one.real for one in run.forecast.evaluations) / len(run.forecast.evaluations)
-    if run.prune is not None:
-        share *= 1.0 - record_of(run.prune, asked, 0.0, 0.0).model_saved_share
-    if run.tokens is not None:
-        share *= 1.0 - run.tokens.tally.spent.saved_share
-    return share

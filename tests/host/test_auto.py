@@ -109,7 +109,7 @@ def test_a_speed_up_out_of_range_is_named(host: InProcessHost) -> None:
         auto(host, shared_model("sdxl"), 9.0)
 
 
-def test_the_report_tells_what_was_pruned_and_where_forecasts_are_told(host: InProcessHost) -> None:
+def test_the_report_tells_what_was_pruned_and_forecast(host: InProcessHost) -> None:
     pruned = auto(host, shared_model("sdxl"), 1.3)
     latent = sample(pruned, steps=4)
     text = host.call("ATEDMReport", model=pruned, result={"samples": latent})[2]
@@ -117,4 +117,18 @@ def test_the_report_tells_what_was_pruned_and_where_forecasts_are_told(host: InP
     assert "4 steps" in text
     forecast = host.call("StepForecastApply", model=shared_model("sdxl"), compute=0.5)[0]
     latent = sample(forecast, steps=8)
-    assert "told in the log" in host.call("ATEDMReport", model=forecast, result={"samples": latent})[2]
+    text = host.call("ATEDMReport", model=forecast, result={"samples": latent})[2]
+    assert "of 8 evaluations" in text
+    both = auto(host, shared_model("sdxl"), 1.6)
+    latent = sample(both, steps=20, cfg=1.0)
+    maps, chart, text = host.call("ATEDMReport", model=both, result={"samples": latent})
+    assert text.startswith("AT-EDM Auto: ")
+    assert "of 20 evaluations" in text
+    assert maps.ndim == chart.ndim == 4
+
+
+def test_a_run_at_1_is_what_a_speed_up_is_measured_against(host: InProcessHost) -> None:
+    off = auto(host, shared_model("sdxl"), 1.0)
+    latent = sample(off, steps=4)
+    text = host.call("ATEDMReport", model=off, result={"samples": latent})[2]
+    assert "nothing was left out" in text
