@@ -1,5 +1,7 @@
 """The mathematics of AT-EDM, CAT Pruning and forecasts in pure torch. Usable without ComfyUI."""
 
+from .dit.drift import drift_per_step
+from .dit.expected_error import ExpectedErrorSelector
 from .dit.flops import TransformerStructure, transformer_flops
 from .dit.schedule import CATSchedule
 from .dit.selection import CATSelection, TokenSelector
@@ -29,6 +31,7 @@ __all__ = [
     "CATSelection",
     "DSAPSchedule",
     "EvaluationSchedule",
+    "ExpectedErrorSelector",
     "ForecastSettings",
     "LayerAttention",
     "PredictionHistory",
@@ -43,6 +46,7 @@ __all__ = [
     "choose_stand_ins",
     "combine_heads",
     "cross_gwpr",
+    "drift_per_step",
     "gwpr",
     "half_log_snr",
     "kept_tokens",

@@ -51,7 +51,9 @@ def fill_with_noise(module: torch.nn.Module, seed: int, gain: float = 0.7) -> No
             if tensor.ndim >= 2:
                 strength = SHARP_ATTENTION if name.endswith(("to_q.weight", "to_k.weight")) else gain
                 width = tensor.shape[-1] if name.endswith("pos_embed") else tensor[0].numel()
-                tensor.normal_(0.0, strength / width**0.5, generator=generator)
+                # Drawn on the CPU, whose generator this is: the same numbers wherever the model lies.
+                drawn = torch.empty(tensor.shape, dtype=tensor.dtype) if tensor.device.type != "cpu" else tensor
+                tensor.copy_(drawn.normal_(0.0, strength / width**0.5, generator=generator))
             else:
                 tensor.fill_(0.0 if name.endswith("bias") else 1.0)
 

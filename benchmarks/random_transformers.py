@@ -50,6 +50,52 @@ def flux(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
     return random_models.flux(depth=2, depth_single=2, seed=seed, dtype=dtype)
 
 
+def flux2(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """Flux.2's: modulations that all blocks share, gated layers, tokens of one latent pixel."""
+    import comfy.supported_models
+
+    settings = {
+        **random_models.FLUX_BLOCKS,
+        "image_model": "flux2",
+        "patch_size": 1,
+        "in_channels": 128,
+        "out_channels": 128,
+        "vec_in_dim": None,
+        "context_in_dim": 64,
+        "mlp_ratio": 3.0,
+        "axes_dim": [32, 32, 32, 32],
+        "theta": 2000,
+        "qkv_bias": False,
+        "ops_bias": False,
+        "txt_ids_dims": [3],
+        "global_modulation": True,
+        "mlp_silu_act": True,
+        "depth": 2,
+        "depth_single_blocks": 2,
+        "guidance_embed": True,
+    }
+    return random_models.patcher(comfy.supported_models.Flux2(settings), "Flux2", seed, dtype)
+
+
+def longcat(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """LongCat-Image's: Flux.1 without guidance or a summary of the text, which has positions of its own."""
+    import comfy.supported_models
+
+    settings = {
+        **random_models.FLUX_BLOCKS,
+        "image_model": "flux",
+        "in_channels": 16,
+        "out_channels": 16,
+        "vec_in_dim": None,
+        "context_in_dim": 3584,
+        "txt_ids_dims": [1, 2],
+        "depth": 2,
+        "depth_single_blocks": 2,
+        "guidance_embed": False,
+    }
+    return random_models.patcher(comfy.supported_models.LongCatImage(settings), "LongCatImage", seed, dtype)
+
+
 def chroma(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
     """Chroma's: Flux.1's blocks, modulated by one network."""
     import comfy.supported_models
@@ -132,6 +178,8 @@ TRANSFORMERS = {
     "pixart_alpha": Transformer(pixart_alpha, 4, 32, None),
     "pixart_sigma": Transformer(pixart_sigma, 4, 32, None),
     "flux": Transformer(flux, 16, 4096, 768),
+    "flux2": Transformer(flux2, 128, 64, None),
+    "longcat": Transformer(longcat, 16, 3584, None),
     "chroma": Transformer(chroma, 16, 64, None),
     "auraflow": Transformer(auraflow, 4, 64, None),
     "qwen_image": Transformer(qwen_image, 16, 64, None, frames=True),

@@ -1,8 +1,7 @@
-"""What the demo draws: contact sheets of pictures, maps of kept tokens. And how far two pictures are apart."""
+"""Contact sheets of pictures, and maps of kept tokens."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,19 +16,6 @@ NEVER, ALWAYS = (40, 20, 90), (255, 225, 60)  # colours of a token that was neve
 TINT = 0.6  # how much of a map is its colours; the rest is the picture in gray
 
 Picture = Image.Image
-
-
-def psnr(one: Picture, other: Picture) -> float | None:
-    """Peak signal-to-noise ratio in dB; None for equal pictures, whose ratio is infinite."""
-    a, b = (np.asarray(picture.convert("RGB"), np.float64) for picture in (one, other))
-    error = float(np.mean((a - b) ** 2))
-    return None if error == 0 else 10 * math.log10(255**2 / error)
-
-
-def mean_difference(one: Picture, other: Picture) -> float:
-    """Mean absolute difference of the pixels, 0 to 255."""
-    a, b = (np.asarray(picture.convert("RGB"), np.float64) for picture in (one, other))
-    return float(np.abs(a - b).mean())
 
 
 def amplified_difference(one: Picture, other: Picture, gain: float = 4.0) -> Picture:

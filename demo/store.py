@@ -22,18 +22,31 @@ from torch import Tensor
 FORMAT = "atedm-demo"
 VERSION = "1"
 PARTS = ("unet", "text", "pixels")
-DEFAULT_FILE = Path(__file__).resolve().parent / "model" / "atedm_demo.safetensors"
-WAY_OUT = (
-    "Restore the file from the repository (git checkout -- demo/model) or train it again (python demo/train.py), "
-    "or leave the input `file` empty to use the bundled one."
-)
+HERE = Path(__file__).resolve().parent
+DEFAULT_FILE = HERE / "model" / "atedm_demo.safetensors"
+TRAINING = {"model": "train.py", "photographs/model": "photographs/train.py"}
+"""What makes the bundled files, by their folder."""
 
 
 class DemoFileError(ValueError):
     """A model file that cannot be used; the message names the file, the fault and the way out."""
 
     def __init__(self, file: Path, fault: str) -> None:
-        super().__init__(f"{file}: {fault}. {WAY_OUT}")
+        super().__init__(f"{file}: {fault}. {way_out(file)}")
+
+
+def way_out(file: Path) -> str:
+    """What to do about a file that cannot be used: where it comes from, or which to use in its place."""
+    for folder, script in TRAINING.items():
+        if file.resolve().parent == HERE / folder:
+            return (
+                f"Restore the file from the repository (git checkout -- demo/{folder}) "
+                f"or train it again (python demo/{script})."
+            )
+    return (
+        "Name a file that the demo's training wrote, or leave the input `file` empty to use a bundled one "
+        "(git checkout -- demo restores those)."
+    )
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ PROMPTS = {
     "AT-EDM SDXL with EasyCache": "a large orange cross in the center on a black background",
     "AT-EDM SD 1.5 text to image": "a large yellow circle in the center on a green background",
     "AT-EDM SDXL with Step Forecast": "a large blue star in the center on a yellow background",
-    "Compare with and without AT-EDM": "a large pink star in the center on a blue background",
+    "AT-EDM Compare with and without": "a large pink star in the center on a blue background",
 }
 DIAGRAMS = {
     "CAT Pruning SD3 text to image": "a large orange star in the center on a blue background",
@@ -66,18 +66,13 @@ Picture = Image.Image
 
 
 def composed(left: Picture, right: Picture) -> Picture:
-    """The left half of one picture and the right half of another, with a slider's line and handle between them."""
+    """The left half of one picture and the right half of another, with a line between them."""
     side = SHOWN * FINENESS
     sheet = _squared(left, side)
     sheet.paste(_squared(right, side).crop((side // 2, 0, side, side)), (side // 2, 0))
     draw = ImageDraw.Draw(sheet)
-    middle, half, reach = side // 2, 2 * FINENESS, 16 * FINENESS
+    middle, half = side // 2, FINENESS
     draw.rectangle((middle - half, 0, middle + half - 1, side), "white")
-    draw.ellipse((middle - reach, middle - reach, middle + reach, middle + reach), "white")
-    for sign in (-1, 1):
-        tip, back = middle + sign * 11 * FINENESS, middle + sign * 5 * FINENESS
-        rise = 5 * FINENESS
-        draw.polygon([(tip, middle), (back, middle - rise), (back, middle + rise)], (70, 80, 90))
     return sheet.resize((SHOWN, SHOWN), Image.Resampling.LANCZOS)
 
 
@@ -117,10 +112,11 @@ def _recorded(prompt: Prompt, name: str) -> Prompt:
 
 
 def _pictures(server: Server, prompt: Prompt) -> list[Picture]:
-    """Every picture that was saved or previewed, in the order of the nodes."""
+    """Every picture that was saved, previewed or compared, in the order of the nodes."""
     outputs: Mapping[str, Any] = server.run(prompt)["outputs"]
-    shown = [number for number in prompt if prompt[number]["class_type"] in ("SaveImage", "PreviewImage")]
-    found = [outputs[number]["images"][0] for number in sorted(shown, key=int)]
+    kinds = {"SaveImage": ("images",), "PreviewImage": ("images",), "ImageCompare": ("a_images", "b_images")}
+    shown = sorted((number for number in prompt if prompt[number]["class_type"] in kinds), key=int)
+    found = [outputs[number][key][0] for number in shown for key in kinds[prompt[number]["class_type"]]]
     return [Image.open(io.BytesIO(server.view(one))).convert("RGB") for one in found]
 
 

@@ -1,4 +1,4 @@
-"""The workflows the demo queues, in ComfyUI's API format. Plain data; no ComfyUI needed."""
+"""Workflows in ComfyUI's API format, up to the sampler. Plain data; no ComfyUI needed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ Link = list[Any]
 LOADER = "ATEDMDemoLoader"
 APPLY = "ATEDMApply"
 RECORD = "ATEDMDemoRecord"
-SINK = "ATEDMDemoSink"
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are made; the defaults are those that the demo model was judged with."""
+    """How pictures are made; the defaults are those that the demo models were judged with."""
 
     steps: int = 20
     cfg: float = 4.0
@@ -26,6 +25,7 @@ class Sampling:
     scheduler: str = "normal"
     size: int = 256
     negative: str = ""
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def sampled(nodes: Workflow, model: Link, sampling: Sampling, prompt: str, seed:
     workflow = dict(nodes)
     for name, text in (("positive", prompt), ("negative", sampling.negative)):
         workflow[name] = node("CLIPTextEncode", clip=["load", 1], text=text)
-    workflow["latent"] = node("EmptyLatentImage", width=sampling.size, height=sampling.size, batch_size=1)
+    workflow["latent"] = node("EmptyLatentImage", width=sampling.size, height=sampling.size, batch_size=sampling.batch)
     workflow["sample"] = node(
         "KSampler",
         model=model,
@@ -68,36 +68,4 @@ def sampled(nodes: Workflow, model: Link, sampling: Sampling, prompt: str, seed:
         scheduler=sampling.scheduler,
         denoise=1.0,
     )
-    return workflow
-
-
-def _on_demo(
-    loader: Loader, sampling: Sampling, prompt: str, seed: int, ratio: float | None, record: str | None
-) -> Workflow:
-    """The demo's runs up to the sampler."""
-    model: Link = ["load", 0]
-    nodes: Workflow = {"load": node(loader.node_id, **loader.inputs)}
-    if ratio is not None:
-        nodes["prune"] = node(APPLY, model=model, prune_ratio=ratio)
-        model = ["prune", 0]
-    if record is not None:
-        nodes["record"] = node(RECORD, model=model, name=record, width=sampling.size, height=sampling.size)
-        model = ["record", 0]
-    return sampled(nodes, model, sampling, prompt, seed)
-
-
-def picture(
-    loader: Loader, sampling: Sampling, prompt: str, seed: int, ratio: float | None = None, record: str | None = None
-) -> Workflow:
-    """A picture saved to the output folder by node `save`; with `ratio` pruned, with `record` also recorded."""
-    workflow = _on_demo(loader, sampling, prompt, seed, ratio, record)
-    workflow["decode"] = node("VAEDecode", samples=["sample", 0], vae=["load", 2])
-    workflow["save"] = node("SaveImage", images=["decode", 0], filename_prefix="demo")
-    return workflow
-
-
-def sampling_only(loader: Loader, sampling: Sampling, prompt: str, seed: int, ratio: float | None = None) -> Workflow:
-    """Sampling and nothing after it, for measuring time."""
-    workflow = _on_demo(loader, sampling, prompt, seed, ratio, None)
-    workflow["sink"] = node(SINK, samples=["sample", 0])
     return workflow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,10 +18,11 @@ from .server import free_port, has_accelerator, port_is_free, server_command, se
 
 DEMO_FOLDER = "at-edm-demo"
 DEFAULT_PORT = 8188
+INTERRUPTED = 130
 _IS_COMMAND = 'if __name__ == "__main__":'
 
 OVERVIEW = """\
-python dev.py demo            pictures with and without token pruning, side by side, into demo/out/
+python dev.py demo            pictures in full and faster, side by side, and what SDXL gains on this machine
 python dev.py test            linters, type checks and all tests; with arguments: pytest, with these arguments
                               (--host VERSION in front: on another ComfyUI than the one that is fetched)
 python dev.py bench NAME      one benchmark; without a name: which there are
@@ -46,10 +48,17 @@ def link_packs(base: Path, demo: bool) -> None:
 def run_in_host(host: Host, arguments: Sequence[str], **extra: str) -> int:
     """Run the host's Python from the repository root, with the host's place in the environment."""
     env = clean_environment({**host.environment(), **extra})
-    try:
-        return subprocess.run([str(host.python), *arguments], cwd=ROOT, env=env, check=False).returncode
-    except KeyboardInterrupt:
-        return 130
+    return wait_for(subprocess.Popen([str(host.python), *arguments], cwd=ROOT, env=env))
+
+
+def wait_for(process: subprocess.Popen[bytes]) -> int:
+    """Its exit code. Ctrl-C reaches it too, from the terminal: it is left to end by itself and to tidy up."""
+    while True:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            continue
+        return INTERRUPTED if code == -signal.SIGINT else code
 
 
 def host_command(arguments: Sequence[str]) -> int:
@@ -69,12 +78,12 @@ def host_command(arguments: Sequence[str]) -> int:
     cpu = not has_accelerator(host.python)
     command = server_command(host, port, cpu, options.extra)
     say(f"ComfyUI will be at http://127.0.0.1:{port} in a few seconds. Ctrl-C stops it.")
-    process = subprocess.Popen(command, cwd=host.base, env=server_environment(cpu))
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue  # the terminal sent Ctrl-C to ComfyUI too: wait until it has ended
+    if options.demo_model:
+        say(
+            f"The demo model: Templates > {DEMO_FOLDER} > AT-EDM without a checkpoint. Or double-click the canvas and "
+            "search for AT-EDM Demo Model."
+        )
+    return wait_for(subprocess.Popen(command, cwd=host.base, env=server_environment(cpu)))
 
 
 def demo_command(arguments: Sequence[str]) -> int:
@@ -141,4 +150,4 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on where it stopped.", file=sys.stderr)
-        return 130
+        return INTERRUPTED

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .node_definitions import SEEDS, default_of, inputs_of, sockets_of, widgets_of
+from .model_files import models_of
+from .node_definitions import DRAWN_WIDGETS, NOTHING_DRAWN, SEEDS, default_of, inputs_of, sockets_of, widgets_of
 
 Definitions = Mapping[str, Mapping[str, Any]]
 
@@ -21,7 +22,16 @@ GROUP_MARGIN = 24.0
 GROUP_TITLE = 76.0
 GROUP_COLOR = "#3f789e"
 
-_PREVIEWING = {"SaveImage": 320.0, "PreviewImage": 320.0, "LoadImage": 330.0, "ATEDMReport": 520.0, "PreviewAny": 420.0}
+_SPEAKING = ("ATEDMApply", "CATPruningApply", "StepForecastApply", "ATEDMAuto")
+_BADGE = 44.0  # the line that a run leaves on these
+_PREVIEWING = {
+    "SaveImage": 320.0,
+    "PreviewImage": 320.0,
+    "LoadImage": 330.0,
+    "ATEDMReport": 900.0,
+    "PreviewAny": 420.0,
+    "ImageCompare": 480.0,
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Node:
         for name, (kind, options) in widgets_of(self.definition):
             height += 110.0 if kind == "STRING" and options.get("multiline") else 26.0
             height += 26.0 if name in SEEDS or options.get("control_after_generate") else 0.0
-        return height + _PREVIEWING.get(self.kind, 0.0)
+        return height + _PREVIEWING.get(self.kind, _BADGE if self.kind in _SPEAKING else 0.0)
 
 
 @dataclass
@@ -92,7 +102,7 @@ class Graph:
         """Begin the next column."""
         self.groups.append((title, []))
 
-    def node(self, kind: str, title: str = "", *, wide: float = WIDTH, **values: Any) -> Node:
+    def node(self, kind: str, /, title: str = "", *, wide: float = WIDTH, **values: Any) -> Node:
         """Add a node; values are widget values or outputs of other nodes, everything else has its default."""
         made = Node(kind, title, self.definitions[kind], values, wide)
         unknown = set(values) - {name for name, _ in inputs_of(made.definition)}
@@ -104,6 +114,10 @@ class Graph:
     def note(self, text: str, title: str = "Note", width: float = WIDTH) -> None:
         """Add a note."""
         self.groups[-1][1].append(Note(title, text.strip(), width))
+
+    def introduce(self, text: str) -> None:
+        """Say before everything else when to use this."""
+        self.groups[0][1].insert(0, Note("When to use this", text))
 
     def saved(self, name: str) -> dict[str, Any]:
         """The file. `name` gives it an id that stays the same from build to build."""
@@ -161,7 +175,7 @@ class Graph:
         widgets = dict(widgets_of(node.definition))
         for name, (kind, _) in inputs_of(node.definition):
             given = node.values.get(name)
-            if name in widgets and not isinstance(given, Out):
+            if kind in DRAWN_WIDGETS or (name in widgets and not isinstance(given, Out)):
                 continue
             entry: dict[str, Any] = {"name": name, "type": kind, "link": None}
             if name in widgets:
@@ -183,6 +197,8 @@ class Graph:
             "properties": {"Node name for S&R": node.kind},
             "widgets_values": widget_values(node.definition, node.values),
         }
+        if models := models_of(entry["widgets_values"]):
+            entry["properties"]["models"] = models
         return {**entry, "title": node.title} if node.title else entry
 
     def _saved_note(self, note: Note, number: int) -> dict[str, Any]:
@@ -224,6 +240,7 @@ def to_api(workflow: Mapping[str, Any], definitions: Definitions) -> dict[str, d
                 next(values, None)
             if options.get("image_upload"):
                 next(values, None)
+        inputs |= {name: NOTHING_DRAWN for name, (kind, _) in inputs_of(definition) if kind in DRAWN_WIDGETS}
         inputs |= {entry["name"]: sources[entry["link"]] for entry in node["inputs"] if entry["link"] is not None}
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return prompt

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 PLAIN_WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+DRAWN_WIDGETS = ("IMAGECOMPARE",)
+"""What the interface draws: neither connected nor saved, and queued with what stands for an empty one."""
+NOTHING_DRAWN = {"__value__": ["", ""]}
 SEEDS = ("seed", "noise_seed")
 
 
@@ -30,7 +33,7 @@ def widgets_of(definition: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, 
 def sockets_of(definition: Mapping[str, Any]) -> Iterator[str]:
     """Inputs that are connected."""
     typed = {name for name, _ in widgets_of(definition)}
-    return (name for name, _ in inputs_of(definition) if name not in typed)
+    return (name for name, (kind, _) in inputs_of(definition) if name not in typed and kind not in DRAWN_WIDGETS)
 
 
 def default_of(kind: str, options: Mapping[str, Any]) -> Any:

@@ -42,10 +42,10 @@ def pixart_sigma_text_to_image(graph: Graph) -> None:
     vae = graph.node("VAELoader", "SDXL's VAE", vae_name=SDXL_VAE)
     pruned = graph.node("CATPruningApply", model=model["MODEL"])
     graph.note(
-        "PixArt-Sigma's transformer goes to `models/diffusion_models`, the T5 that SD3 and Flux use to "
-        "`models/text_encoders`, and SDXL's VAE to `models/vae`.\n\n**CAT Pruning Apply** keeps keys and values of all "
-        "tokens in memory while it samples, about 1 GiB at this size. Where that does not fit, the run goes on "
-        "unpruned, and the log says so.",
+        "PixArt-Sigma's transformer goes to `models/diffusion_models` under the name in the loader, the T5 that SD3 "
+        "and Flux use to `models/text_encoders`, and SDXL's VAE to `models/vae`.\n\n**CAT Pruning Apply** keeps keys "
+        "and values of all tokens in memory while it samples, about 1 GiB at this size. Where that does not fit, the "
+        "run goes on unpruned, and the log says so.",
         "Files and memory",
     )
     prompts = describe(graph, clip["CLIP"])

@@ -57,7 +57,7 @@ def save(graph: Graph, samples: Out, vae: Out, prefix: str = "AT-EDM") -> Out:
     return decoded["IMAGE"]
 
 
-def report(graph: Graph, model: Out, picture: Out, width: float = 460) -> Out:
+def report(graph: Graph, model: Out, picture: Out, width: float = 680) -> Out:
     """What was saved, as pictures and as text."""
     graph.group("5 - What was saved")
     return graph.node("ATEDMReport", model=model, result=picture, wide=width)["report"]

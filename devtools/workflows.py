@@ -9,7 +9,7 @@ writes example_workflows/*.json anew from what the nodes look like now. The pict
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .commands import link_packs
@@ -21,8 +21,12 @@ from .transformer_workflows import pixart_sigma_text_to_image, sd3_text_to_image
 from .workflow_parts import describe, empty_latent, load, report, sample, save
 
 FOLDER = ROOT / "example_workflows"
+DEMO_FOLDER = ROOT / "demo" / "example_workflows"
 SDXL = "sd_xl_base_1.0.safetensors"
 SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
+
+_STEPS = 20
+_FEWER_STEPS = 13  # at SDXL's default saving these cost as much as the pruned ones
 
 Builder = Callable[[Graph], None]
 
@@ -204,32 +208,63 @@ def sd15_text_to_image(graph: Graph) -> None:
 
 
 def compare(graph: Graph) -> None:
-    """The same seed with and without, and the report of both."""
+    """The same seed in full, with AT-EDM, and with fewer steps that cost as much; how fast, and how near."""
     loaded = load(graph, SDXL)
     off = graph.node("ATEDMApply", "AT-EDM off (prune_ratio 0)", model=loaded["MODEL"], prune_ratio=0.0)
     pruned = graph.node("ATEDMApply", "AT-EDM on", model=loaded["MODEL"])
     prompts = describe(graph, loaded["CLIP"])
     latent = graph.node("EmptyLatentImage", width=1024, height=1024, batch_size=1)
-    seed = graph.node("PrimitiveInt", "Seed of both", value=1)
-    graph.group("3 - Sample twice")
-    whole = sample(graph, off["MODEL"], prompts, latent["LATENT"], "Without", seed=seed["INT"])
-    fast = sample(graph, pruned["MODEL"], prompts, latent["LATENT"], "With AT-EDM", seed=seed["INT"])
+    seed = graph.node("PrimitiveInt", "Seed of all three", value=1)
+    graph.group("3 - Sample three times")
+    how: dict[str, Any] = {"seed": seed["INT"], "sampler_name": "euler", "scheduler": "normal"}
+    whole = sample(graph, off["MODEL"], prompts, latent["LATENT"], "In full", steps=_STEPS, **how)
+    fast = sample(graph, pruned["MODEL"], prompts, latent["LATENT"], "With AT-EDM", steps=_STEPS, **how)
+    fewer = sample(graph, off["MODEL"], prompts, latent["LATENT"], "Fewer steps", steps=_FEWER_STEPS, **how)
     graph.group("4 - Compare")
-    first = graph.node("VAEDecode", samples=whole, vae=loaded["VAE"])
-    graph.node("PreviewImage", "Without", images=first["IMAGE"])
-    second = graph.node("VAEDecode", samples=fast, vae=loaded["VAE"])
-    graph.node("PreviewImage", "With AT-EDM", images=second["IMAGE"])
-    numbers = report(graph, pruned["MODEL"], second["IMAGE"], 560)
-    graph.node("PreviewAny", "In numbers", wide=560, source=numbers)
+    first, second, third = (graph.node("VAEDecode", samples=one, vae=loaded["VAE"]) for one in (whole, fast, fewer))
+    graph.node("ImageCompare", "In full | with AT-EDM", wide=480, image_a=first["IMAGE"], image_b=second["IMAGE"])
+    graph.node("ImageCompare", "In full | fewer steps", wide=480, image_a=first["IMAGE"], image_b=third["IMAGE"])
+    graph.group("5 - In numbers")
+    graph.node(
+        "ATEDMReport",
+        model=pruned["MODEL"],
+        result=second["IMAGE"],
+        reference=first["IMAGE"],
+        alternative=third["IMAGE"],
+        wide=680,
+    )
     graph.note(
-        "The measured speed-up compares time per step of the last run with and the last without AT-EDM. Queue twice: "
-        "the first run also warms up.",
-        "Measured or predicted",
-        560,
+        f"**How near**: PSNR and SSIM from the picture in full, of AT-EDM's and of the one from {_FEWER_STEPS} steps, "
+        f"which cost about as much as AT-EDM's {_STEPS}.\n\n**How fast**: queue three times, with another seed each. "
+        "Until then the report says what FLOPs predict: one run beside one run tells little.",
+        "How to read it",
+        680,
     )
 
 
+def without_checkpoint(graph: Graph) -> None:
+    """The bundled model, in full and pruned, beside each other."""
+    graph.group("1 - The model that comes with AT-EDM")
+    loaded = graph.node("ATEDMDemoLoader")
+    off = graph.node("ATEDMApply", "AT-EDM off (prune_ratio 0)", model=loaded["MODEL"], prune_ratio=0.0)
+    pruned = graph.node("ATEDMApply", "AT-EDM on", model=loaded["MODEL"])
+    prompts = describe(graph, loaded["CLIP"], "a large red heart in the center on a yellow background", "")
+    latent = graph.node("EmptyLatentImage", width=256, height=256, batch_size=1)
+    seed = graph.node("PrimitiveInt", "Seed of both", value=1)
+    graph.group("3 - Sample twice")
+    how: dict[str, Any] = {"seed": seed["INT"], "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal"}
+    whole = sample(graph, off["MODEL"], prompts, latent["LATENT"], "In full", steps=_STEPS, **how)
+    fast = sample(graph, pruned["MODEL"], prompts, latent["LATENT"], "With AT-EDM", steps=_STEPS, **how)
+    graph.group("4 - Compare")
+    first, second = (graph.node("VAEDecode", samples=one, vae=loaded["VAE"]) for one in (whole, fast))
+    graph.node("PreviewImage", "In full", images=first["IMAGE"])
+    graph.node("PreviewImage", "With AT-EDM", images=second["IMAGE"])
+    graph.group("5 - In numbers")
+    graph.node("ATEDMReport", model=pruned["MODEL"], result=second["IMAGE"], reference=first["IMAGE"], wide=680)
+
+
 WORKFLOWS: dict[str, Builder] = {
+    "AT-EDM Compare with and without": compare,
     "AT-EDM SDXL text to image": text_to_image,
     "AT-EDM SDXL image to image": image_to_image,
     "AT-EDM SDXL hires fix": hires_fix,
@@ -239,18 +274,41 @@ WORKFLOWS: dict[str, Builder] = {
     "AT-EDM SDXL with EasyCache": with_easycache,
     "AT-EDM SDXL with Step Forecast": with_forecast,
     "AT-EDM SD 1.5 text to image": sd15_text_to_image,
-    "Compare with and without AT-EDM": compare,
     "CAT Pruning SD3 text to image": sd3_text_to_image,
     "CAT Pruning PixArt-Sigma text to image": pixart_sigma_text_to_image,
 }
+DEMO_WORKFLOWS: dict[str, Builder] = {"AT-EDM without a checkpoint": without_checkpoint}
+"""Those for the bundled model, beside its loader."""
+WHEN = {
+    "AT-EDM without a checkpoint": "To try AT-EDM within a minute, on the small model that comes with it: one coloured "
+    "shape on a background, 256 x 256.",
+    "AT-EDM Compare with and without": "To see for yourself how much faster it is and how far the picture moves, on "
+    "your model and your machine, before you use it.",
+    "AT-EDM SDXL text to image": "For SDXL with 20 steps or fewer. With more steps, forecasts save more: take *AT-EDM "
+    "SDXL with Step Forecast*.",
+    "AT-EDM SDXL image to image": "To redraw a picture with SDXL.",
+    "AT-EDM SDXL hires fix": "For large pictures, where pruning saves most.",
+    "AT-EDM SDXL inpainting": "To redraw a part of a picture with SDXL.",
+    "AT-EDM SDXL with LoRA and ControlNet": "When other nodes change the model too: where AT-EDM Apply goes.",
+    "AT-EDM SDXL few steps (Lightning or LCM)": "For models distilled to 4 to 8 steps. Nothing else saves anything "
+    "there, and there is not much to save.",
+    "AT-EDM SDXL with EasyCache": "When you use EasyCache already. Step Forecast does the same job and checks itself.",
+    "AT-EDM SDXL with Step Forecast": "For SDXL with 20 steps or more: the most that can be saved with the same scene.",
+    "AT-EDM SD 1.5 text to image": "For SD 1.5 from 768 pixels on; below, there is little to save.",
+    "CAT Pruning SD3 text to image": "For SD3 and SD3.5 with 20 steps or more. With fewer, most of the run is warm-up.",
+    "CAT Pruning PixArt-Sigma text to image": "For PixArt with 20 steps or more. With fewer, most of the run is "
+    "warm-up.",
+}
+"""When to use which: it stands first in each."""
 
 
-def build(definitions: Definitions) -> dict[str, str]:
-    """Every example workflow by name, as the text of its file."""
+def build(definitions: Definitions, workflows: Mapping[str, Builder] = WORKFLOWS) -> dict[str, str]:
+    """Example workflows by name, as the text of their files."""
     built = {}
-    for name, builder in WORKFLOWS.items():
+    for name, builder in workflows.items():
         graph = Graph(definitions)
         builder(graph)
+        graph.introduce(WHEN[name])
         built[name] = json.dumps(graph.saved(name), indent=1) + "\n"
     return built
 
@@ -260,12 +318,13 @@ def main() -> None:
     host = current_host()
     if not (host.comfyui / "main.py").is_file():
         raise DevError(f"No ComfyUI in {host.comfyui}. Run `python dev.py host --no-start` first.")
-    link_packs(host.base, demo=False)
+    link_packs(host.base, demo=True)
     with Server(host, LOGS / "workflows-server.log", cpu=True) as server:
         definitions = server.get("/object_info")
-    FOLDER.mkdir(exist_ok=True)
-    for name, text in build(definitions).items():
-        (FOLDER / f"{name}.json").write_text(text, encoding="utf-8")
+    for folder, workflows in ((FOLDER, WORKFLOWS), (DEMO_FOLDER, DEMO_WORKFLOWS)):
+        folder.mkdir(exist_ok=True)
+        for name, text in build(definitions, workflows).items():
+            (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

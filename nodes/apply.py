@@ -12,6 +12,7 @@ from ..atedm_core.unet.schedule import DEFAULT_RATIO, DEFAULT_SCHEDULE, MAX_RATI
 from ..atedm_core.unet.settings import DEFAULT_SETTINGS, PruneSettings
 from ..patches.unet.apply import apply_atedm
 from .types import (
+    ALIASES,
     advanced_combo,
     advanced_count,
     checked_model,
@@ -36,7 +37,7 @@ class ATEDMApply(io.ComfyNode):
                 "tokens that matter, and the others are filled in again. Place it between the model loader (and LoRAs) "
                 "and the sampler. The log says after each run what was saved."
             ),
-            search_aliases=["atedm", "at-edm", "token pruning", "speed up", "accelerate", "faster sdxl", "tome"],
+            search_aliases=[*ALIASES, "token pruning", "speed up", "accelerate", "faster sdxl", "tome"],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="A U-Net model: SDXL and its refiner, SSD-1B, Segmind Vega, SD 2.x or SD 1.x."
@@ -45,7 +46,8 @@ class ATEDMApply(io.ComfyNode):
                     "prune_ratio",
                     DEFAULT_RATIO,
                     "Share of tokens that attention blocks drop. Higher is faster and departs further from the full "
-                    "model's picture. 0.63 is the paper's; 0 changes nothing at all.",
+                    "model's picture. 0.63 is the paper's; 0 changes nothing at all. CAT Pruning says it the other way "
+                    "round: keep_ratio is 1 - prune_ratio.",
                     limits=(0.0, MAX_RATIO),
                 ),
                 schedule_input("From AT-EDM DSAP Schedule. Left open, all steps are pruned alike."),

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..patches.steps.auto import DEFAULT_SPEED_UP, MAX_SPEED_UP, apply_auto
-from .types import checked_model, faster_model
+from .types import ALIASES, checked_model, faster_model
 
 
 class ATEDMAuto(io.ComfyNode):
@@ -25,7 +25,7 @@ class ATEDMAuto(io.ComfyNode):
                 "computing them, and for SDXL, SD 1.x and SD 2.x also how many tokens to drop. Place it between the "
                 "model loader (and LoRAs) and the sampler. The log says after each run what it chose."
             ),
-            search_aliases=["atedm", "at-edm", "speed up", "accelerate", "faster", "cache", "auto", "skip steps"],
+            search_aliases=[*ALIASES, "speed up", "accelerate", "faster", "cache", "auto", "skip steps"],
             inputs=[
                 io.Model.Input("model", tooltip="Any model that a sampler takes."),
                 io.Float.Input(

@@ -10,8 +10,10 @@ from ..atedm_core.unet.budget import Budget, LevelCost, solve_budget
 from ..atedm_core.unet.flops import LATENT_SCALE
 from ..atedm_core.unet.schedule import DEFAULT_SCHEDULE
 from ..atedm_core.unet.settings import DEFAULT_SETTINGS, MAX_RANK_INTERVAL, PRUNE_POINTS, RANKINGS, PruneSettings
+from ..patches.unet.planned import PlannedRatio
 from ..patches.unet.structure import describe_unet, supported_unet
 from .types import (
+    ALIASES,
     advanced_combo,
     advanced_count,
     checked_model,
@@ -42,7 +44,7 @@ class ATEDMBudget(io.ComfyNode):
                 "Finds the prune_ratio that saves a wanted share of a model's FLOPs at a size, and reports level by "
                 "level where it is saved. Connect prune_ratio to AT-EDM Apply."
             ),
-            search_aliases=["atedm", "at-edm", "flops", "budget", "speed-up", "prune ratio"],
+            search_aliases=[*ALIASES, "flops", "budget", "speed-up", "prune ratio"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that AT-EDM Apply will prune."),
                 _pixels("width", "Width of the picture in pixels."),
@@ -60,6 +62,11 @@ class ATEDMBudget(io.ComfyNode):
                 advanced_combo("prune_from", PRUNE_POINTS, DEFAULT_SETTINGS.prune_from, "The same as in AT-EDM Apply."),
                 advanced_combo("ranking", RANKINGS, DEFAULT_SETTINGS.ranking, _RANKS),
                 advanced_count("rank_interval", DEFAULT_SETTINGS.rank_interval, (1, MAX_RANK_INTERVAL), _RANKS),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="The latent that will be sampled. Its size then counts, in place of width and height.",
+                ),
             ],
             outputs=[
                 named_output(io.Float, "prune_ratio", "Connect to prune_ratio of AT-EDM Apply."),
@@ -69,14 +76,24 @@ class ATEDMBudget(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, width: int, height: int, saving: float, schedule: Any = None, **advanced: Any
+        cls,
+        model: Any,
+        width: int,
+        height: int,
+        saving: float,
+        schedule: Any = None,
+        latent: Any = None,
+        **advanced: Any,
     ) -> io.NodeOutput:
-        structure = describe_unet(supported_unet(checked_model(model)))
+        structure = describe_unet(supported_unet(checked_model(model), "AT-EDM Budget"))
         wanted = checked_schedule(schedule) or DEFAULT_SCHEDULE
         wanted.check_levels(structure)
-        latent = (height // LATENT_SCALE, width // LATENT_SCALE)
-        budget = solve_budget(structure, latent, saving, wanted, settings=PruneSettings(**advanced))
-        return io.NodeOutput(budget.schedule.prune_ratio, describe_budget(budget, (width, height)))
+        if latent is not None:
+            height, width = (LATENT_SCALE * side for side in latent["samples"].shape[-2:])
+        size = (height // LATENT_SCALE, width // LATENT_SCALE)
+        budget = solve_budget(structure, size, saving, wanted, settings=PruneSettings(**advanced))
+        ratio = PlannedRatio(budget.schedule.prune_ratio, size)
+        return io.NodeOutput(ratio, describe_budget(budget, (width, height)))
 
 
 def describe_budget(budget: Budget, picture: tuple[int, int]) -> str:

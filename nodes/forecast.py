@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..atedm_core.forecast_plan import ForecastSettings
 from ..patches.steps.apply import apply_forecast
-from .types import checked_model, faster_model
+from .types import ALIASES, checked_model, faster_model
 
 _DEFAULT = ForecastSettings()
 _LEAST_COMPUTE = 0.2
@@ -35,8 +35,8 @@ class StepForecastApply(io.ComfyNode):
                 "LoRAs) and the sampler. The log says after each run what was done."
             ),
             search_aliases=[
+                *ALIASES,
                 "cache",
-                "at-edm",
                 "easycache",
                 "teacache",
                 "skip steps",

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..atedm_core.unet import schedule as dsap
 from ..atedm_core.unet.structure import LEVEL_NAMES
-from .types import Schedule, advanced_combo, advanced_share, named_output, share_input
+from .types import ALIASES, Schedule, advanced_combo, advanced_share, named_output, share_input
 
 _LEVEL_HINTS = {
     "full": "SD 1.x and 2.x have attention there, SDXL has none.",
@@ -39,7 +39,7 @@ class ATEDMSchedule(io.ComfyNode):
                 "Denoising-Steps-Aware Pruning for AT-EDM Apply: prune less while the first steps lay out the picture. "
                 "Its defaults are the paper's. Without this node AT-EDM Apply prunes all steps alike."
             ),
-            search_aliases=["atedm", "at-edm", "dsap", "pruning schedule", "token pruning", "speed"],
+            search_aliases=[*ALIASES, "dsap", "pruning schedule", "token pruning", "speed"],
             inputs=[
                 share_input(
                     "early_percent",

@@ -12,6 +12,9 @@ from ..atedm_core.unet.schedule import DSAPSchedule
 Schedule = io.Custom("ATEDM_SCHEDULE")
 """A `DSAPSchedule`."""
 
+ALIASES = ("at-edm", "atedm")
+"""By which every node of the pack is found."""
+
 Limits = tuple[float, float]
 """The least and the most."""
 

@@ -11,7 +11,7 @@ _MARGIN = 28
 _GAP = 14
 _TILE = 192
 _LONGEST = 288
-_COLUMNS = 6
+_COLUMNS = 3
 _MOST_TILES = 48
 _LABEL = 38
 _HEADING = 34
@@ -22,7 +22,7 @@ Pixels = np.ndarray
 Tile = tuple[int, int]
 
 
-def draw_maps(record: RunRecord, sample: int, picture: Pixels | None) -> Pixels:
+def draw_maps(record: RunRecord, sample: int, picture: Pixels | None, *, dark: bool = False) -> Pixels:
     """The sheet `[H, W, 3]` of 0 to 1 for one picture of the batch of a run whose maps were recorded.
 
     `picture` is `[h, w, 3]` of 0 to 1, or `None` for plain maps.
@@ -33,11 +33,13 @@ def draw_maps(record: RunRecord, sample: int, picture: Pixels | None) -> Pixels:
     rows = sum(-(-len(places) // _COLUMNS) for _, places in groups)
     row_height = tile[1] + _LABEL
     width = 2 * _MARGIN + _COLUMNS * tile[0] + (_COLUMNS - 1) * _GAP
-    y = _TOP + row_height + 10
-    sheet = Sheet(width, y + rows * row_height + len(groups) * _HEADING + _MARGIN // 2)
+    overview = _overview(record)
+    tiles = len(overview) + (picture is not None)
+    y = _TOP + -(-tiles // _COLUMNS) * row_height + 10
+    sheet = Sheet(width, y + rows * row_height + len(groups) * _HEADING + _MARGIN // 2, dark=dark)
     _draw_title(sheet, record, width)
     gray = None if picture is None else resized(picture, 2 * tile[0], 2 * tile[1]).mean(axis=-1, keepdims=True)
-    _draw_overview(sheet, record, sample, picture, gray, tile)
+    _draw_overview(sheet, overview, sample, picture, gray, tile)
     for name, places in groups:
         _draw_heading(sheet, name, places[0].size, y, width)
         y += _HEADING
@@ -93,25 +95,40 @@ def _draw_title(sheet: Sheet, record: RunRecord, width: int) -> None:
     sheet.text((x + bar, y + 18), "100 %", 12, MUTED, anchor="ra")
 
 
-def _draw_overview(
-    sheet: Sheet, record: RunRecord, sample: int, picture: Pixels | None, gray: Pixels | None, tile: Tile
-) -> None:
-    """The picture itself, and the means of all maps and of each group's."""
-    x = float(_MARGIN)
-    if picture is not None:
-        sheet.picture((x, _TOP), tile, picture)
-        _draw_label(sheet, (x, _TOP), tile, "picture", "", bold=True)
-        x += tile[0] + _GAP
+def _overview(record: RunRecord) -> list[tuple[str, tuple[PlaceRecord, ...]]]:
+    """Of which places together there is a mean of all maps: of all, and of each group."""
     named = [(f"all {record.wording.place}s", record.places)]
     if not record.wording.in_sequence:
         named += record.groups()
     elif pruned := _pruned(record.places):
         named.append((f"pruned {record.wording.place}s", pruned))
-    for name, places in named:
+    return named
+
+
+def _draw_overview(
+    sheet: Sheet,
+    overview: list[tuple[str, tuple[PlaceRecord, ...]]],
+    sample: int,
+    picture: Pixels | None,
+    gray: Pixels | None,
+    tile: Tile,
+) -> None:
+    """The picture itself, and the means."""
+    number = 0
+
+    def place() -> Point:
+        row, column = divmod(number, _COLUMNS)
+        return _MARGIN + column * (tile[0] + _GAP), _TOP + row * (tile[1] + _LABEL)
+
+    if picture is not None:
+        sheet.picture(place(), tile, picture)
+        _draw_label(sheet, place(), tile, "picture", "", bold=True)
+        number += 1
+    for name, places in overview:
         mean = _mean_share(places, sample)
-        sheet.picture((x, _TOP), tile, _tinted(mean, gray, tile), smooth=False)
-        _draw_label(sheet, (x, _TOP), tile, name, f"{mean.mean():.0%}", bold=True)
-        x += tile[0] + _GAP
+        sheet.picture(place(), tile, _tinted(mean, gray, tile), smooth=False)
+        _draw_label(sheet, place(), tile, name, f"{mean.mean():.0%}", bold=True)
+        number += 1
 
 
 def _mean_share(places: tuple[PlaceRecord, ...], sample: int) -> Pixels:

@@ -12,6 +12,8 @@ from itertools import groupby
 
 from torch import Tensor
 
+from .words import Said
+
 Groups = tuple[tuple[str, tuple["PlaceRecord", ...]], ...]
 """Places by the name of their group."""
 
@@ -100,6 +102,25 @@ class PlaceRecord:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of the model that the sampler asked for.
+
+    Attributes:
+        step: of the sampler, from 0.
+        progress: 0 to 1, from most to least noise.
+        real: the model was asked; otherwise its answer was forecast.
+        predicted: error expected of a forecast, over the prediction's size; `None` where nothing was known.
+        measured: what it was, where the model was asked too.
+    """
+
+    step: int
+    progress: float
+    real: bool
+    predicted: float | None = None
+    measured: float | None = None
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """One sampling run.
 
@@ -110,13 +131,16 @@ class RunRecord:
         samples: pictures in the batch.
         conditions: model inputs that each step was computed for (2 with guidance).
         latent: (height, width).
-        places: in the order they run.
+        places: in the order they run; empty for a method that leaves tokens alone.
         other_flops: of everything outside the places, over the run, all samples.
         planned: share of the places' FLOPs that the settings were expected to save; `None` where nothing was.
         work: what else decides how long a step takes: sampler, guidance, other packs' additions.
         maps_asked: whether `kept_share` was recorded.
         details: what else there is in numbers, as (name, text) for people.
         notes: what else to know, as sentences.
+        evaluations: in the order they came, where some could be forecast; otherwise empty, and all were real.
+        step_seconds: of each step, where they were timed.
+        reason: why nothing was left out, where nothing was.
     """
 
     wording: Wording
@@ -134,6 +158,9 @@ class RunRecord:
     maps_asked: bool = False
     details: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    step_seconds: tuple[float, ...] = ()
+    reason: Said | None = None
 
     @property
     def spent(self) -> Tally:
@@ -149,7 +176,17 @@ class RunRecord:
     @property
     def pruned(self) -> bool:
         """Whether anything was left out at all."""
-        return self.spent.pruned_calls > 0
+        return self.spent.pruned_calls > 0 or self.real_share < 1.0
+
+    @property
+    def real_share(self) -> float:
+        """Share of evaluations for which the model was asked, 0 to 1."""
+        return sum(one.real for one in self.evaluations) / len(self.evaluations) if self.evaluations else 1.0
+
+    @property
+    def forecast_errors(self) -> list[float]:
+        """By how much forecasts were off, over the prediction's size, where the truth came to be known."""
+        return [one.measured for one in self.evaluations if one.measured is not None]
 
     @property
     def seconds_per_step(self) -> float:
@@ -158,15 +195,20 @@ class RunRecord:
 
     @property
     def model_saved_share(self) -> float:
-        """Share of the whole model's FLOPs that were saved, 0 to 1."""
+        """Share of the FLOPs of the model's real evaluations that were saved by leaving out tokens, 0 to 1."""
         spent = self.spent
         full = spent.flops_full + self.other_flops
         return (spent.flops_full - spent.flops) / full if full else 0.0
 
     @property
+    def saved_share(self) -> float:
+        """Share of the run's FLOPs that were saved by everything together, 0 to 1."""
+        return 1.0 - (1.0 - self.model_saved_share) * self.real_share
+
+    @property
     def ideal_speed_up(self) -> float:
-        """How many times fewer FLOPs the whole model took."""
-        return 1.0 / (1.0 - self.model_saved_share)
+        """How many times fewer FLOPs the run took."""
+        return 1.0 / max(1.0 - self.saved_share, 1e-6)
 
     def groups(self) -> Groups:
         """Places by group, groups with the finer grid first, places in the order they run."""
@@ -183,10 +225,6 @@ class RunRecord:
         work, others = ((run.model, run.latent, run.samples, run.steps, run.work) for run in (self, other))
         return work == others
 
-    def speed_up_over(self, baseline: RunRecord | None) -> float | None:
-        """How many times faster than a run without pruning; `None` where that was not measured."""
-        return baseline.seconds_per_step / self.seconds_per_step if baseline is not None and self.seconds else None
-
 
 def _runs_of_alike(places: tuple[PlaceRecord, ...]) -> tuple[PlaceRecord, ...]:
     def what(place: PlaceRecord) -> tuple[object, ...]:
@@ -201,6 +239,20 @@ def _runs_of_alike(places: tuple[PlaceRecord, ...]) -> tuple[PlaceRecord, ...]:
         name = f"{first.name} to {others[-1].name.rsplit(' ', 1)[-1]}" if others else first.name
         found.append(replace(first, name=name, timeline=timeline, kept_share=None))
     return tuple(found)
+
+
+def with_forecasts(record: RunRecord, forecasts: RunRecord) -> RunRecord:
+    """One record of a run in which two nodes each left something out: tokens, and whole evaluations."""
+    own, other = record.wording, forecasts.wording
+    wording = replace(own, method=f"{own.method} and {other.method}", unpruned=f"{own.unpruned} and {other.unpruned}")
+    return replace(
+        record,
+        wording=wording,
+        settings=record.settings + forecasts.settings,
+        notes=record.notes + forecasts.notes,
+        evaluations=forecasts.evaluations,
+        reason=record.reason or forecasts.reason,
+    )
 
 
 def shown_settings(settings: Mapping[str, object]) -> tuple[tuple[str, str], ...]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
+from statistics import median
 
+from .distance import Distance
 from .record import PlaceRecord, RunRecord
+from .speed import LEAST_RUNS, Measured
 
 _LINE = 100
 _NAME = 10
@@ -15,28 +19,59 @@ def headline(record: RunRecord) -> str:
     """One sentence."""
     wording, spent = record.wording, record.spent
     if not record.pruned:
-        return f"{wording.method}: nothing was pruned, the model ran as it is"
-    tokens = f"{wording.method}: {spent.kept_share:.1%} of tokens {wording.kept}"
-    saved = f"{record.model_saved_share:.1%} of the model's"
-    if not wording.part:
-        return f"{tokens}, {saved} FLOPs saved"
-    return f"{tokens}, {spent.saved_share:.1%} of {wording.part} FLOPs and {saved} saved"
+        return f"{wording.method}: nothing was left out, the model ran as it is"
+    told = []
+    if record.evaluations:
+        told.append(f"{record.real_share:.1%} of evaluations real")
+    if record.places:
+        told.append(f"{spent.kept_share:.1%} of tokens {wording.kept}")
+    if wording.part and record.places and not record.evaluations:
+        told.append(
+            f"{spent.saved_share:.1%} of {wording.part} FLOPs and {record.saved_share:.1%} of the model's saved"
+        )
+    else:
+        told.append(f"{record.saved_share:.1%} of the model's FLOPs saved")
+    return f"{wording.method}: {', '.join(told)}"
 
 
-def describe_run(record: RunRecord, baseline: RunRecord | None = None) -> str:
-    """Everything the record holds but the maps; times beside those of a run without pruning, where there is one."""
+def describe_run(
+    record: RunRecord, measured: Measured | None = None, distances: Sequence[tuple[str, Distance]] = ()
+) -> str:
+    """Everything the record holds but the maps, what matters first: speed, distance, then what was left out.
+
+    Args:
+        record: of the run.
+        measured: against runs that left nothing out, where there are enough.
+        distances: from the full model's picture, by what is that far from it.
+    """
     height, width = record.latent
     pictures = "1 picture" if record.samples == 1 else f"{record.samples} pictures"
     lines = [headline(record), ""]
-    lines += _row("run", f"{record.steps} steps, {pictures}, latent {width} x {height}{_calls(record)}")
+    lines += _row("speed", *_speed(record, measured))
+    lines += _row("away", *(f"{name}: {_distance(distance)}" for name, distance in distances))
     lines += _row("time", f"{record.seconds:.2f} s of sampling, {record.seconds_per_step:.3f} s a step")
-    lines += _row("speed", _speed(record, baseline))
+    lines += _row("run", f"{record.steps} steps, {pictures}, latent {width} x {height}{_calls(record)}")
+    lines += _row("real", *_evaluations(record))
     lines += _row("FLOPs", *_flops(record))
     settings = ", ".join(f"{name} {value}" for name, value in record.settings)
     rest = [*record.details, ("set to", textwrap.wrap(settings, _LINE)), *(("note", note) for note in record.notes)]
     for name, text in rest:
         lines += _row(name, *([text] if isinstance(text, str) else text))
-    return "\n".join([*lines, "", *_table(record)])
+    table = _table(record) if record.places else []
+    return "\n".join([*lines, "", *table]).rstrip()
+
+
+def _distance(distance: Distance) -> str:
+    return f"PSNR {distance.psnr:.1f} dB, SSIM {distance.ssim:.3f} from the reference"
+
+
+def _evaluations(record: RunRecord) -> list[str]:
+    if not record.evaluations:
+        return []
+    real, total = sum(one.real for one in record.evaluations), len(record.evaluations)
+    errors = record.forecast_errors
+    off = f"; a forecast was off by {median(errors):.2%} (median), {max(errors):.2%} at most" if errors else ""
+    return [f"{real} of {total} evaluations, {total - real} forecast{off}"]
 
 
 def _row(name: str, *texts: str) -> list[str]:
@@ -55,15 +90,19 @@ def _each(record: RunRecord, calls: int) -> str:
     return f"{calls / max(1, record.conditions):.4g}"
 
 
-def _speed(record: RunRecord, baseline: RunRecord | None) -> str:
+def _speed(record: RunRecord, measured: Measured | None) -> list[str]:
     if not record.pruned:
-        return ""
-    ideal = f"{record.ideal_speed_up:.2f}x predicted from FLOPs"
+        return []
     unpruned = record.wording.unpruned
-    if baseline is None or not record.seconds:
-        return f"{ideal}; to measure it, sample the same once with {unpruned}"
-    took = f"the same with {unpruned} took {baseline.seconds_per_step:.3f} s a step (one run each)"
-    return f"{ideal}, {record.speed_up_over(baseline):.2f}x measured: {took}"
+    if measured is None:
+        how = f"not enough runs to say: run the same {LEAST_RUNS} times, and {LEAST_RUNS} times with {unpruned}"
+        return [f"{record.ideal_speed_up:.2f}x predicted from FLOPs", f"measured: {how}"]
+    spread = f"{measured.low:.2f}x to {measured.high:.2f}x in single runs"
+    runs = f"{measured.runs} runs and {measured.baselines} with {unpruned}, without their first steps"
+    return [
+        f"{measured.speed_up:.2f}x measured ({spread}; {runs})",
+        f"{record.ideal_speed_up:.2f}x predicted from FLOPs",
+    ]
 
 
 def _flops(record: RunRecord) -> list[str]:

@@ -126,14 +126,36 @@ def flux_structure(
     context_width: int = 4096,
     *,
     guidance: bool = True,
+    vector_width: int | None = 768,
     fixed_macs: int | None = None,
 ) -> TransformerStructure:
-    """Flux.1: two streams, then one. Chroma is the same with a `fixed_macs` of its own in place of modulations."""
-    square, vector_width = width**2, 768
+    """Flux.1: two streams, then one. Chroma is the same with a `fixed_macs` of its own in place of modulations.
+
+    LongCat-Image is too, with 10 and 20 blocks, and neither guidance nor a summary of the text (`vector_width` `None`).
+    """
+    square = width**2
     if fixed_macs is None:
-        embeddings = (_TIME_FREQUENCIES * width + square) * (1 + guidance) + vector_width * width + square
+        embeddings = (_TIME_FREQUENCIES * width + square) * (1 + guidance)
+        embeddings += 0 if vector_width is None else vector_width * width + square
         fixed_macs = (double_blocks * 2 * _MODULATION + single_blocks * 3 + 2) * square + embeddings
     return _joint(width, double_blocks + single_blocks, _BLOCK * square, context_width, fixed_macs)
+
+
+def flux2_structure(
+    width: int = 6144,
+    double_blocks: int = 8,
+    single_blocks: int = 48,
+    context_width: int = 15360,
+    *,
+    guidance: bool = True,
+    channels: int = 128,
+) -> TransformerStructure:
+    """Flux.2: Flux.1 with gated layers of three times the width, and modulations that all blocks share."""
+    square = width**2
+    fixed = (2 * _MODULATION + 3 + 2) * square + (_TIME_FREQUENCIES * width + square) * (1 + guidance)
+    # a token is a latent pixel there, and a square of four elsewhere
+    blocks = double_blocks + single_blocks
+    return _joint(width, blocks, (_BLOCK + 1) * square, context_width, fixed, channels=channels // 4)
 
 
 def chroma_guidance_macs(width: int = 3072, hidden: int = 5120, layers: int = 5, inputs: int = 64) -> int:

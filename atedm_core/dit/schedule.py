@@ -70,6 +70,10 @@ class CATSchedule:
         return sum(not self.is_full(step, steps) for step in range(steps))
 
 
+DEFAULT_SCHEDULE = CATSchedule(warmup=0.1, least_full_steps=3)
+"""What came nearest to the full run at equal FLOPs: a longer warm-up is better spent on more tokens in later steps."""
+
+
 def step_at(sigma: float, sigmas: Sequence[float]) -> int:
     """The step that a noise level belongs to: the last one that starts at it or above, 0 if there is none.
 

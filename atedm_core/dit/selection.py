@@ -18,7 +18,6 @@ B images, N tokens on a grid, K selected tokens, D channels of noise per token, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -29,12 +28,14 @@ from ..checks import check_choice, check_range
 from .clusters import Clusters, cluster_tokens, lattice_rank
 from .quotas import cluster_places, first_hot, later_hot
 
+ChooseBy = Literal["published", "expected error"]
 Reference = Literal["step before last", "last full step"]
 ClusterBy = Literal["noise", "change"]
 Position = Literal["added", "concatenated"]
 Pooling = Literal["first set", "every set", "never"]
 TieOrder = Literal["raster", "scattered"]
 _CHOICES = {
+    "choose_by": ChooseBy,
     "reference": Reference,
     "cluster_by": ClusterBy,
     "position": Position,
@@ -67,6 +68,8 @@ class CATSelection:
             (paper), or never.
         tie_order: among tokens recomputed equally often, `raster` takes the topmost first, as the published code does
             on a GPU; `scattered` takes them evenly from the whole image.
+        choose_by: `published` is all of the above; `expected error` goes by nothing but how wrong a token is likely to
+            have become (`expected_error`).
     """
 
     keep_ratio: float = DEFAULT_KEEP
@@ -79,6 +82,7 @@ class CATSelection:
     position: Position = "added"
     pooling: Pooling = "first set"
     tie_order: TieOrder = "raster"
+    choose_by: ChooseBy = "published"
 
     def __post_init__(self) -> None:
         if not 0.0 < self.keep_ratio <= 1.0:
@@ -97,6 +101,10 @@ class CATSelection:
         """
         # The guard against 0.29999... keeps whole products whole.
         return max(1, math.floor(self.keep_ratio * tokens + 1e-9))
+
+
+DEFAULT_SELECTION = CATSelection(keep_ratio=0.4, choose_by="expected error")
+"""What came nearest to the full run at equal FLOPs (`docs/cat_fidelity.md`)."""
 
 
 class TokenSelector:
@@ -121,6 +129,11 @@ class TokenSelector:
         self._frequency: Tensor | None = None
         self._chosen: Tensor | None = None
         self._scattered: Tensor | None = None
+
+    @property
+    def waited(self) -> Tensor | None:
+        """Nobody counts steps here: what is kept of an unselected token stays as it is."""
+        return None
 
     @property
     def ready(self) -> bool:
@@ -204,10 +217,6 @@ class TokenSelector:
         if self._scattered is None or self._scattered.device != values.device:
             self._scattered = lattice_rank(self.grid).to(values.device)
         return self._scattered[values[:, self._scattered].sort(dim=1, stable=True).indices]
-
-
-SelectorFactory = Callable[[CATSelection, tuple[int, int]], TokenSelector]
-"""What makes the selector of a run: `TokenSelector`, or a control in its place."""
 
 
 def with_position(noise: Tensor, grid: tuple[int, int], settings: CATSelection) -> Tensor:

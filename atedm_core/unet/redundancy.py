@@ -43,9 +43,19 @@ def redundancy_scores(hidden: Tensor, grid: tuple[int, int], keep: int, order: E
     highest = highest_with(lambda rows: lattice(rows).flatten(1, 2))
     scores = unlike(highest)
     anchors = lattice(scores)[0].numel()
-    picked = min((keep - anchors) // 2, int(MOST_PICKED * scores.shape[1]))
+    picked = picked_first(scores.shape[1], anchors, keep)
     if picked > 0:
         first = best_first(scores, order)[:, anchors : anchors + picked]
         scores = unlike(highest.maximum(highest_with(lambda rows: gather_tokens(rows, first))))
         scores.scatter_(1, first, 0.75)
     return scores
+
+
+def anchors_of(tokens: int) -> int:
+    """How many of a grid's tokens are on the lattice, but for the edges of grids that are no multiple of its cells."""
+    return -(-tokens // CELL**2)
+
+
+def picked_first(tokens: int, anchors: int, keep: int) -> int:
+    """How many tokens the first round picks beside the anchors."""
+    return max(0, min((keep - anchors) // 2, int(MOST_PICKED * tokens)))

@@ -1,4 +1,4 @@
-"""AT-EDM Demo Model: gives MODEL, CLIP and VAE of the demo model, as a checkpoint loader does for a big one."""
+"""AT-EDM Demo Model: gives MODEL, CLIP and VAE of a bundled model, as a checkpoint loader does for a big one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
+from ..photographs.store import FILE as PHOTOGRAPHS
 from ..store import DEFAULT_FILE
 
+BUNDLED = {"shapes": DEFAULT_FILE, "photographs": PHOTOGRAPHS}
 LONGEST_SHOWN = 80
 
 
 class ATEDMDemoLoader(io.ComfyNode):
-    """A file in, MODEL, CLIP and VAE out."""
+    """A bundled model or a file in, MODEL, CLIP and VAE out."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -21,40 +23,48 @@ class ATEDMDemoLoader(io.ComfyNode):
             display_name="AT-EDM Demo Model",
             category="AT-EDM/demo",
             description=(
-                "Loads the small text-to-image model that comes with AT-EDM. It has SDXL's layout and draws one "
-                "coloured shape on a background, 256 x 256, from captions such as: a small red circle in the upper "
-                "left on a blue background."
+                "Loads one of the two small text-to-image models that come with AT-EDM. Both have SDXL's layout and "
+                "draw at 256 x 256. The one for shapes draws one coloured shape on a background, from captions such "
+                "as: a small red circle in the upper left on a blue background. The one for photographs draws an "
+                "object on a textured ground: a large yellow lemon on the left on a blue background."
             ),
+            search_aliases=["at-edm", "atedm", "demo", "no checkpoint"],
             inputs=[
                 io.String.Input(
                     "file",
                     default="",
                     optional=True,
-                    tooltip="A demo model's file in models/checkpoints, by its name. Left empty, the bundled one.",
-                )
+                    tooltip="A demo model's file in models/checkpoints, by its name. Left empty, a bundled one.",
+                ),
+                io.Combo.Input(
+                    "model",
+                    options=list(BUNDLED),
+                    default="shapes",
+                    optional=True,
+                    tooltip="Which of the bundled models, where no file is named.",
+                ),
             ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
-            is_dev_only=True,
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file: str = "") -> str:
+    def fingerprint_inputs(cls, file: str = "", model: str = "shapes") -> str:
         try:
-            path = resolve(file)
+            path = resolve(file, model)
             state = path.stat()
         except (OSError, ValueError) as fault:
             return str(fault)
         return f"{path} {state.st_size} {state.st_mtime_ns}"
 
     @classmethod
-    def execute(cls, file: str = "") -> io.NodeOutput:
+    def execute(cls, file: str = "", model: str = "shapes") -> io.NodeOutput:
         from ..model import load  # only now: ComfyUI's start should not wait for it
 
-        return io.NodeOutput(*load(resolve(file)))
+        return io.NodeOutput(*load(resolve(file, model)))
 
 
-def resolve(file: str) -> Path:
-    """The path that the input means: nothing stands for the bundled file.
+def resolve(file: str, model: str = "shapes") -> Path:
+    """The path that the inputs mean: where no file is named, that of the bundled model.
 
     Workflows come from anywhere, so no other file of the machine can be named than the host's own loaders offer.
 
@@ -63,7 +73,7 @@ def resolve(file: str) -> Path:
     """
     name = file.strip()
     if not name:
-        return DEFAULT_FILE
+        return BUNDLED[model]
     import folder_paths
 
     path = (

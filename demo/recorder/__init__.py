@@ -1,45 +1,77 @@
-"""Two nodes for the demo alone: one writes down which tokens a run kept, one ends workflows that measure time."""
+"""A node for the demo alone: it writes down what a run took, how often the model was asked and which tokens it kept."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import folder_paths
 import torch
+from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import ComfyExtension, io
 
 OBSERVERS_KEY = "atedm_observers"  # where AT-EDM looks for those who want to know
+KEY = "atedm_demo_record"
 FOLDER = "recorded"
 
 
 class Recorder:
-    """Counts for every block how often each token was kept, and writes it all down when the run ends."""
+    """Watches one run, and writes it all down when it ends: whoever ends last writes the whole record."""
 
     def __init__(self, name: str, latent: tuple[int, int]) -> None:
         self.name = name
         self.latent = latent
+        self._record: dict[str, Any] = {}
+        self._evaluations = 0
         self._counts: dict[str, torch.Tensor] = {}
-        self._rows: dict[str, int] = {}
+        self._calls: dict[str, int] = {}
         self._grids: dict[str, tuple[int, int]] = {}
+
+    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """Around the whole run, so that all that methods do before and after it is in the seconds."""
+        self._evaluations = 0
+        clock = time.thread_time if self._on_cpu() else time.perf_counter
+        began = clock()
+        result = executor(*args, **kwargs)
+        if not torch.isfinite(result).all():  # reading it back also waits for the device
+            raise ValueError("The sampler returned numbers that are not finite.")
+        self._write({"seconds": clock() - began, "evaluations": self._evaluations})
+        return result
+
+    @staticmethod
+    def _on_cpu() -> bool:
+        """There this thread's processor time counts, without whatever else the machine or the server does meanwhile."""
+        return comfy.model_management.get_torch_device().type == "cpu"
+
+    def diffusion_model(self, executor: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Around every real evaluation; each sample of each condition counts."""
+        self._evaluations += len(x)
+        return executor(x, *args, **kwargs)
 
     def pruned(self, event: Any) -> None:
         """One block of one model call; stays on the device."""
         block, keep, source = event.block.name, event.subset.keep_index, event.subset.source_index
-        kept = torch.zeros(source.shape, device=keep.device).scatter_(1, keep, 1.0).sum(0)
+        kept = torch.zeros(source.shape, device=keep.device).scatter_(1, keep, 1.0)
+        conditions = len(event.uuids)
+        kept = kept.unflatten(0, (conditions, -1)).sum(0)  # [samples, tokens]
         self._counts[block] = self._counts.get(block, 0.0) + kept
-        self._rows[block] = self._rows.get(block, 0) + keep.shape[0]
+        self._calls[block] = self._calls.get(block, 0) + conditions
         self._grids[block] = event.grid
 
     def finished(self, run: Any, steps: int) -> None:
-        """Write the record beside the pictures."""
+        """A run with token pruning has ended."""
+        self._write({"steps": steps, **self._flops(run), "blocks": self._blocks(run)})
+
+    def _write(self, found: dict[str, Any]) -> None:
+        """Beside the pictures."""
+        self._record |= found
         target = Path(folder_paths.get_output_directory()) / FOLDER / f"{self.name}.json"
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(
-            json.dumps({"steps": steps, **self._flops(run), "blocks": self._blocks(run)}), encoding="utf-8"
-        )
+        target.write_text(json.dumps(self._record), encoding="utf-8")
 
     def _flops(self, run: Any) -> dict[str, Any]:
         """Tokens and FLOPs of the run: attention blocks as they were counted, the whole U-Net by its structure."""
@@ -47,11 +79,8 @@ class Recorder:
         pack = type(run).__module__.removesuffix("patches.unet.run")
         cost = importlib.import_module(f"{pack}atedm_core.unet.flops")
         total = run.total()
-        first = next(iter(run.method.structure.blocks)).name
-        forwards = sum(spent.calls for (_, block), spent in run.tallies.items() if block == first)
-        whole = forwards * cost.unet_flops(run.method.structure, self.latent)
+        whole = self._evaluations * cost.unet_flops(run.method.structure, self.latent)
         return {
-            "forward_passes": forwards,
             "tokens": total.tokens,
             "tokens_kept": total.kept,
             "attention_flops_full": total.flops_full,
@@ -72,9 +101,10 @@ class Recorder:
                 "tokens_kept": sum(tally.kept for tally in spent),
             }
             if block.name in self._counts:
-                share = self._counts[block.name] / self._rows[block.name]
+                share = self._counts[block.name] / self._calls[block.name]
                 entry["grid"] = self._grids[block.name]
-                entry["kept_share"] = [round(value, 4) for value in share.tolist()]
+                entry["kept_share"] = [round(value, 4) for value in share.mean(0).tolist()]
+                entry["kept_share_of"] = [[round(value, 4) for value in one] for one in share.tolist()]
             blocks.append(entry)
         return blocks
 
@@ -86,7 +116,7 @@ class ATEDMDemoRecord(io.ComfyNode):
             node_id="ATEDMDemoRecord",
             display_name="AT-EDM Demo Record",
             category="testing",
-            description="Writes down which tokens a run keeps. For the demo; it makes runs slower.",
+            description="Writes down what a run takes and which tokens it keeps. For the demo.",
             inputs=[
                 io.Model.Input("model"),
                 io.String.Input("name"),
@@ -101,34 +131,16 @@ class ATEDMDemoRecord(io.ComfyNode):
     def execute(cls, model: Any, name: str, width: int, height: int) -> io.NodeOutput:
         recorded = model.clone()
         options = recorded.model_options["transformer_options"]
-        options[OBSERVERS_KEY] = [*options.get(OBSERVERS_KEY, ()), Recorder(name, (height // 8, width // 8))]
+        recorder = Recorder(name, (height // 8, width // 8))
+        options[OBSERVERS_KEY] = [*options.get(OBSERVERS_KEY, ()), recorder]
+        recorded.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, recorder.outer_sample)
+        recorded.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, recorder.diffusion_model)
         return io.NodeOutput(recorded)
-
-
-class ATEDMDemoSink(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="ATEDMDemoSink",
-            display_name="AT-EDM Demo Sink",
-            category="testing",
-            description="Ends a workflow after sampling, so that sampling alone is timed.",
-            inputs=[io.Latent.Input("samples")],
-            outputs=[],
-            is_output_node=True,
-            is_dev_only=True,
-        )
-
-    @classmethod
-    def execute(cls, samples: dict[str, Any]) -> io.NodeOutput:
-        if not torch.isfinite(samples["samples"]).all():  # reading it back also waits for the device
-            raise ValueError("The sampler returned numbers that are not finite.")
-        return io.NodeOutput()
 
 
 class RecorderPack(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [ATEDMDemoRecord, ATEDMDemoSink]
+        return [ATEDMDemoRecord]
 
 
 async def comfy_entrypoint() -> RecorderPack:

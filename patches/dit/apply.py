@@ -10,17 +10,18 @@ from typing import Any
 import comfy.model_management
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
+from ...atedm_core.dit.expected_error import SelectorFactory, selector_of
 from ...atedm_core.dit.schedule import CATSchedule
-from ...atedm_core.dit.selection import CATSelection, SelectorFactory, TokenSelector
-from ..host.finished_runs import keep_record, report_is_wanted
+from ...atedm_core.dit.selection import CATSelection
+from ..host.finished_runs import report_is_wanted
 from ..host.kept_counts import KeptCounts
 from ..host.progress import percent_to_sigma_on_cpu
-from ..host.run_scope import Asked, applied, put_on
+from ..host.run_scope import Asked, Ended, applied, put_on
 from .bypass import call_reason, compiled, hooked_conditions, run_reason
 from .call import OwnError, TransformerCall, attached, own_code, selected_control, with_override
 from .families import FAMILIES, family_of
 from .kv_cache import CallMemory, Conditions
-from .recording import record_of, summarize
+from .recording import explain_nothing_pruned, record_of, summarize
 from .run import CATMethod, CATRun
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ KEY = "cat_pruning"
 
 
 def apply_cat(
-    model: Any, selection: CATSelection, schedule: CATSchedule, *, select: SelectorFactory = TokenSelector
+    model: Any, selection: CATSelection, schedule: CATSchedule, *, select: SelectorFactory = selector_of
 ) -> Any:
     """A clone of `model` that computes only some of the image tokens in most steps. The model given is left as it is.
 
@@ -49,11 +50,12 @@ def apply_cat(
     if family is None:
         supported = ", ".join(one.name for one in FAMILIES)
         raise ValueError(
-            f"CAT Pruning cannot prune {type(model.model).__name__} ({type(diffusion_model).__name__}): it supports "
-            f"{supported}. Connect one of these, or use AT-EDM Apply for SDXL and SD 1.x and 2.x."
+            "Take CAT Pruning Apply out of this model's path: for SDXL, SD 1.x and SD 2.x use AT-EDM Apply, for any "
+            f"model AT-EDM Auto or Step Forecast Apply. CAT Pruning Apply works on transformers: {supported}. This "
+            f"model is {type(model.model).__name__} ({type(diffusion_model).__name__})."
         )
     method = CATMethod(selection, schedule, family, select)
-    return put_on(model, KEY, method, lambda asked: _begin(method, asked), _hang_in, _conclude)
+    return put_on(model, KEY, method, lambda asked: begin(method, asked), hang_in, conclude)
 
 
 def applied_cat(model: Any) -> CATMethod | None:
@@ -61,7 +63,8 @@ def applied_cat(model: Any) -> CATMethod | None:
     return applied(model, KEY, CATMethod)
 
 
-def _begin(method: CATMethod, asked: Asked) -> CATRun:
+def begin(method: CATMethod, asked: Asked) -> CATRun:
+    """State of a run."""
     model = asked.guider.model_patcher.get_model_object("diffusion_model")
     shape = tuple(asked.noise.shape)
     # All that is read of the model is read here: while it is called, another node may have swapped its blocks.
@@ -79,10 +82,12 @@ def _begin(method: CATMethod, asked: Asked) -> CATRun:
     return run
 
 
-def _hang_in(run: CATRun, asked: Asked, model_options: dict[str, Any]) -> None:
+def hang_in(run: CATRun, asked: Asked, model_options: dict[str, Any]) -> None:
+    """Put it into the run's own options."""
     if run.nothing_because is not None:
         if run.steps > 0:
-            logger.warning("CAT Pruning: nothing will be pruned: %s", run.nothing_because)
+            level = logging.INFO if run.method.selection.keep_ratio >= 1.0 else logging.WARNING
+            logger.log(level, "CAT Pruning: nothing will be pruned: %s", run.nothing_because)
         return
     options = model_options["transformer_options"]
     # Innermost of all wrappers: what others leave out never comes here, and what they change is what is seen.
@@ -92,13 +97,16 @@ def _hang_in(run: CATRun, asked: Asked, model_options: dict[str, Any]) -> None:
         model_options["denoise_mask_function"] = _watched_mask(run, model_options["denoise_mask_function"])
 
 
-def _conclude(run: CATRun, asked: Asked, seconds: float | None) -> None:
+def conclude(run: CATRun, asked: Asked, seconds: float | None) -> Ended:
+    """Say what a run did."""
     if run.nothing_because is None:
         logger.info("%s", summarize(run, finished=seconds is not None))
-    if seconds is not None and run.steps > 0:
-        sampling = asked.guider.model_patcher.get_model_object("model_sampling")
-        to_sigma = percent_to_sigma_on_cpu(sampling)
-        keep_record(run.method, record_of(run, seconds, to_sigma, asked.work))
+    if seconds is None or run.steps < 1:
+        return Ended()
+    off = run.method.selection.keep_ratio >= 1.0
+    why = None if run.tally.pruned_calls else explain_nothing_pruned(run)
+    to_sigma = percent_to_sigma_on_cpu(asked.guider.model_patcher.get_model_object("model_sampling"))
+    return Ended(record_of(run, seconds, to_sigma, asked.work), why, off)
 
 
 def _predict_noise(run: CATRun) -> Any:
@@ -180,7 +188,13 @@ def _call(
     selected = run.selected()
     memory = None if selected is None else run.cache.of(uuids)
     if selected is not None and memory is not None and memory.whole(expected):
-        return TransformerCall(memory, run.tokens, selected.repeat(len(uuids), 1))
+        waited = run.evaluation.waited
+        return TransformerCall(
+            memory,
+            run.tokens,
+            selected.repeat(len(uuids), 1),
+            waited=None if waited is None else waited.repeat(len(uuids), 1),
+        )
     run.cache.drop(uuids)
     steps, step, schedule = run.steps, run.step, run.method.schedule
     return TransformerCall(

@@ -47,6 +47,7 @@ class TransformerCall:
         memory: what is recorded, or used and brought up to date; `None` for a call that is left as it is.
         tokens: N, image tokens on the full grid.
         selected: `[R, K]` int64, the image tokens to compute; `None` to compute all.
+        waited: `[R, K]` float32, steps since each of them was last computed; `None` if nothing goes by it.
         why_full: why all are computed, in words; empty if they are not.
         record_attention: whether a full call keeps keys and values.
         fits: why so many bytes for an attention cannot be kept, `None` if they can.
@@ -63,6 +64,7 @@ class TransformerCall:
     fits: Callable[[int], str | None] = lambda nbytes: None
     ran: bool = False
     refusal: str | None = None
+    waited: Tensor | None = None
     _seen: int = 0
 
     @property
@@ -78,7 +80,7 @@ class TransformerCall:
         self._seen += 1
         if self.selected is not None:
             kept = self.memory.attentions[number]
-            kept.merge(keys, values, self.selected, self.tokens)
+            kept.merge(keys, values, self.selected, self.tokens, self.waited)
             return kept.keys, kept.values, kept.mask
         if self.record_attention and self.refusal is None:
             self.refusal = self._why_not(keys, values, mask, number)

@@ -21,6 +21,7 @@ from ...atedm_core.dit.flops import (
     TransformerStructure,
     auraflow_structure,
     chroma_guidance_macs,
+    flux2_structure,
     flux_structure,
     pixart_structure,
     qwen_image_structure,
@@ -93,10 +94,12 @@ def _pixart_structure(model: Any) -> TransformerStructure:
 
 
 def _flux_structure(model: Any, **fixed: int) -> TransformerStructure:
-    blocks, params = (len(model.double_blocks), len(model.single_blocks)), model.params
-    return flux_structure(
-        model.hidden_size, *blocks, params.context_in_dim, guidance=getattr(params, "guidance_embed", False), **fixed
-    )
+    params = model.params
+    sizes = (model.hidden_size, len(model.double_blocks), len(model.single_blocks), params.context_in_dim)
+    guidance = getattr(params, "guidance_embed", False)
+    if getattr(params, "global_modulation", False):
+        return flux2_structure(*sizes, guidance=guidance, channels=model.in_channels)
+    return flux_structure(*sizes, guidance=guidance, vector_width=params.vec_in_dim, **fixed)
 
 
 def _chroma_structure(model: Any) -> TransformerStructure:
@@ -161,6 +164,7 @@ def _pixart_unsupported(model: Any) -> str | None:
     return None
 
 
+# Flux.1, Flux.2 and LongCat-Image are one class of the host's.
 _FLUX = Family(
     "Flux",
     comfy.ldm.flux.model.Flux,
@@ -170,7 +174,6 @@ _FLUX = Family(
     attentions=lambda model: len(model.double_blocks) + len(model.single_blocks),
     structure=_flux_structure,
     positions="pe_embedder",
-    unsupported=lambda model: "Flux.2 is not supported" if model.params.global_modulation else None,
 )
 _CHROMA = replace(
     _FLUX,

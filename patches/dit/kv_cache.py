@@ -11,23 +11,30 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ...atedm_core.dit.drift import drift_per_step
+from ...atedm_core.tokens import gather_tokens
+
 Conditions = tuple[Hashable, ...]
 """Uuids of the conditions that are batched in a call, in that order."""
 
 
 @dataclass
 class AttentionMemory:
-    """Keys and values of one attention, text first: `[R, L + N, ...]` each, and the mask that was used with them."""
+    """Keys and values of one attention, text first: `[R, L + N, ...]` each, and the mask that was used with them.
+
+    `drift` is what a step adds to either where it is not recomputed, `[R, C]` each; `None` while nobody knows.
+    """
 
     keys: Tensor
     values: Tensor
     mask: Tensor | None = None
+    drift: tuple[Tensor, Tensor] | None = None
 
     def nbytes(self) -> int:
         """Bytes held."""
         return self.keys.nbytes + self.values.nbytes
 
-    def merge(self, keys: Tensor, values: Tensor, selected: Tensor, tokens: int) -> None:
+    def merge(self, keys: Tensor, values: Tensor, selected: Tensor, tokens: int, waited: Tensor | None = None) -> None:
         """Put new keys and values in place: those of the text, which come first, and of the selected tokens.
 
         Args:
@@ -35,11 +42,17 @@ class AttentionMemory:
             values: likewise.
             selected: `[R, K]` int64, positions among the N image tokens.
             tokens: N.
+            waited: `[R, K]` float32, steps since the selected tokens were last recomputed: the others are then moved by
+                the drift of these. `None` leaves them as they are.
         """
+        text = keys.shape[1] - selected.shape[1]
+        if self.keys.shape[1] != text + tokens:
+            raise RuntimeError(f"{self.keys.shape[1] - tokens} text tokens became {text} within a run")
+        if waited is not None:
+            known = self.drift or (None, None)
+            of_keys = _moved(self.keys, keys, known[0], selected, waited)
+            self.drift = (of_keys, _moved(self.values, values, known[1], selected, waited))
         for kept, new in ((self.keys, keys), (self.values, values)):
-            text = new.shape[1] - selected.shape[1]
-            if kept.shape[1] != text + tokens:
-                raise RuntimeError(f"{kept.shape[1] - tokens} text tokens became {text} within a run")
             kept[:, :text] = new[:, :text]
             kept.flatten(0, 1).index_copy_(
                 0, _flat(selected, kept.shape[1], text), new[:, text:].flatten(0, 1).to(kept.dtype)
@@ -48,15 +61,19 @@ class AttentionMemory:
     def split(self, parts: int) -> list[AttentionMemory]:
         """Copies of its rows in equal parts."""
         masks = [None] * parts if self.mask is None else self.mask.chunk(parts)
-        pairs = zip(self.keys.chunk(parts), self.values.chunk(parts), masks, strict=True)
-        return [AttentionMemory(keys.clone(), values.clone(), mask) for keys, values, mask in pairs]
+        drifts = [None] * parts if self.drift is None else zip(*(one.chunk(parts) for one in self.drift), strict=True)
+        pairs = zip(self.keys.chunk(parts), self.values.chunk(parts), masks, drifts, strict=True)
+        return [AttentionMemory(keys.clone(), values.clone(), mask, drift) for keys, values, mask, drift in pairs]
 
     @staticmethod
     def join(parts: Sequence[AttentionMemory]) -> AttentionMemory:
         """The rows of several, copied."""
         masks = [one.mask for one in parts if one.mask is not None]
         keys, values = torch.cat([one.keys for one in parts]), torch.cat([one.values for one in parts])
-        return AttentionMemory(keys, values, torch.cat(masks) if masks else None)
+        drifts = [one.drift for one in parts if one.drift is not None]
+        joined = [torch.cat(rows) for rows in zip(*drifts, strict=True)] if len(drifts) == len(parts) else []
+        drift = (joined[0], joined[1]) if joined else None
+        return AttentionMemory(keys, values, torch.cat(masks) if masks else None, drift)
 
 
 @dataclass
@@ -162,6 +179,15 @@ def own(tensor: Tensor) -> Tensor:
     """The tensor without the rest of what its memory holds: a copy, unless there is no rest and it is contiguous."""
     alone = tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor if alone and tensor.is_contiguous() else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _moved(kept: Tensor, new: Tensor, drift: Tensor | None, selected: Tensor, waited: Tensor) -> Tensor:
+    """The drift that the selected tokens' new keys or values show; what is kept of the image is moved by it."""
+    text = new.shape[1] - selected.shape[1]
+    own = gather_tokens(kept[:, text:].flatten(2), selected)
+    found = drift_per_step(drift, own, new[:, text:].flatten(2), waited)
+    kept[:, text:] += found.view(-1, 1, *kept.shape[2:]).to(kept.dtype)
+    return found
 
 
 def _flat(selected: Tensor, row: int, first: int = 0) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ...atedm_core.dit.flops import run_flops
 from ...report.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
+from ...report.words import Said, reason
 from ..host.kept_counts import note_on_samples
 from ..host.progress import progress_of
 from .run import CATRun
@@ -64,6 +65,17 @@ def summarize(run: CATRun, finished: bool) -> str:
     if run.disabled is not None:
         parts.append(f"stopped pruning because {run.disabled}")
     return ", ".join(parts) + ("" if finished else " (interrupted)")
+
+
+def explain_nothing_pruned(run: CATRun) -> Said:
+    """Why a run that finished pruned nothing, and what to change."""
+    if run.method.selection.keep_ratio >= 1.0:
+        return reason("keep_ratio_off")
+    schedule = run.method.schedule
+    if schedule.pruned_steps(run.steps) == 0:
+        return reason("all_full", steps=run.steps, warmup=schedule.warmup_steps(run.steps))
+    because = run.nothing_because or run.disabled or ", ".join(run.tally.passed)
+    return reason("other", text=because) if because else reason("not_asked")
 
 
 def _exceptions(run: CATRun) -> list[str]:

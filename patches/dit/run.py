@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...atedm_core.dit.expected_error import SelectorFactory, selector_of
 from ...atedm_core.dit.flops import TransformerStructure
 from ...atedm_core.dit.schedule import CATSchedule, step_at
-from ...atedm_core.dit.selection import CATSelection, SelectorFactory, TokenSelector
+from ...atedm_core.dit.selection import CATSelection
 from ..host.kept_counts import KeptCounts
+from ..host.step_watch import Doing
 from .call import TransformerCall
 from .families import Family
 from .kv_cache import CallMemory, Conditions, KVCache
@@ -29,7 +31,7 @@ class CATMethod:
     selection: CATSelection
     schedule: CATSchedule
     family: Family
-    select: SelectorFactory = TokenSelector
+    select: SelectorFactory = selector_of
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Evaluation:
         noise: by condition: what it gave, `[B, N, D]`, and whether all of it was computed.
         decided: whether `selected` and `why_full` are known; another node may answer before anybody asks.
         selected: `[B, K]` int64, tokens to compute for each picture; `None` for all.
+        waited: `[B, K]` float32, steps since each of them was last computed; `None` if nothing goes by it.
         why_full: why all, in words.
     """
 
@@ -52,6 +55,7 @@ class Evaluation:
     noise: dict[Hashable, tuple[Tensor, bool]] = field(default_factory=dict)
     decided: bool = False
     selected: Tensor | None = None
+    waited: Tensor | None = None
     why_full: str = ""
 
 
@@ -92,6 +96,7 @@ class CATRun:
     _previous: Evaluation = field(default_factory=Evaluation)
     _source: Hashable = None
     _observed_sigma: float | None = None
+    _told: int = 0
     _token_mask: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -160,6 +165,11 @@ class CATRun:
             self.disable(call.refusal)
         self._keep(call, uuids, memory, model)
 
+    def doing(self) -> Doing:
+        """What was done since this was last asked."""
+        before, self._told = self._told, self.tally.pruned_calls
+        return "pruned" if self._told > before else "full"
+
     def disable(self, reason: str) -> None:
         """Run in full from here on, say so once, and free what is kept."""
         if self.disabled is None:
@@ -213,7 +223,9 @@ class CATRun:
         if released is not None and int(released.sum(dim=1).amax()) > self.method.selection.kept(self.tokens):
             now.why_full = "the mask set more tokens free than a step computes"
             return None
-        return self._selector.choose(released)
+        chosen = self._selector.choose(released)
+        now.waited = self._selector.waited
+        return chosen
 
     def _released(self) -> Tensor | None:
         """`[B, N]` bool: tokens that the inpainting mask set free since the last evaluation; `None` if it stays."""

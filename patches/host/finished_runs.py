@@ -10,9 +10,10 @@ from collections import deque
 from dataclasses import dataclass
 
 from ...report.record import RunRecord
-from .workflow import running_node, signature, upstream
+from ...report.speed import Measured, compare
+from .workflow import running_node, running_signature, upstream
 
-MOST = 16
+MOST = 32
 """How many runs are kept. The oldest goes."""
 
 
@@ -36,8 +37,7 @@ def report_is_wanted() -> bool:
 
 def keep_record(method: object, record: RunRecord) -> None:
     """Keep the record of the run that has just ended."""
-    running = running_node()
-    _finished.append(Finished(method, signature(*running) if running is not None else None, record))
+    _finished.append(Finished(method, running_signature(), record))
 
 
 def find_record(method: object, result_input: str) -> tuple[RunRecord | None, bool]:
@@ -58,10 +58,11 @@ def find_record(method: object, result_input: str) -> tuple[RunRecord | None, bo
     return (own[0], running is None) if own else (None, False)
 
 
-def find_baseline(record: RunRecord) -> RunRecord | None:
-    """The last run of a model of the same structure that did the same work and pruned nothing."""
-    runs = (run.record for run in reversed(_finished))
-    return next((run for run in runs if not run.pruned and record.is_like(run)), None)
+def measured_speed(record: RunRecord) -> Measured | None:
+    """How many times as fast runs like this one were than those that left nothing out; `None` where it was not seen."""
+    alike = [run.record for run in _finished if record.is_like(run.record)]
+    same = [run for run in alike if run.pruned and run.settings == record.settings]
+    return compare(same, [run for run in alike if not run.pruned])
 
 
 def forget_all() -> None:

@@ -24,10 +24,22 @@ class SamplingClock:
             self._began = time.perf_counter()
         return executor(*args, **kwargs)
 
+    @property
+    def began(self) -> float | None:
+        """When the loop began, by `time.perf_counter`; `None` if it did not."""
+        return self._began
+
     def seconds(self, result: Any) -> float:
         """Since the loop began. Reading one number of the result waits for the device, as the host is about to."""
         result.flatten()[:1].tolist()
         return time.perf_counter() - self._began if self._began is not None else 0.0
+
+
+def model_of(guider: Any) -> tuple[str, str]:
+    """What a run's model is made of; equal for models that do the same work."""
+    model = guider.model_patcher.model
+    config = getattr(getattr(model, "model_config", None), "unet_config", None) or {}
+    return type(model).__name__, str(sorted((str(name), str(value)) for name, value in config.items()))
 
 
 def work_of(guider: Any, sampler: Any) -> tuple[str, ...]:

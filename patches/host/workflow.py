@@ -30,6 +30,12 @@ def running_node() -> tuple[Workflow, str] | None:
     return state.dynprompt.get_original_prompt(), state.dynprompt.get_real_node_id(context.node_id)
 
 
+def running_signature() -> str | None:
+    """Of the node that is being executed; `None` outside of an execution."""
+    running = running_node()
+    return None if running is None else signature(*running)
+
+
 def signature(workflow: Workflow, node: str, known: dict[str, str] | None = None) -> str:
     """The digest of a node and of all it depends on. `known` holds those made already.
 
@@ -53,14 +59,26 @@ def signature(workflow: Workflow, node: str, known: dict[str, str] | None = None
 def upstream(workflow: Workflow, node: str, name: str) -> Iterator[str]:
     """Signatures of the nodes that an input depends on, the nearest first."""
     known: dict[str, str] = {}
-    waiting: list[Any] = [_inputs(workflow, node).get(name)]
+    for source in _sources(workflow, [_inputs(workflow, node).get(name)]):
+        yield signature(workflow, source, known)
+
+
+def find_upstream(workflow: Workflow, node: str, wanted: str) -> str | None:
+    """The nearest node of a signature that a node depends on; `None` if there is none."""
+    known: dict[str, str] = {}
+    sources = _sources(workflow, list(_inputs(workflow, node).values()))
+    return next((source for source in sources if signature(workflow, source, known) == wanted), None)
+
+
+def _sources(workflow: Workflow, waiting: list[Any]) -> Iterator[str]:
+    """Nodes that links lead back to, the nearest first."""
     seen: set[str] = set()
     while waiting:
         link = waiting.pop(0)
         if is_link(link) and str(link[0]) not in seen:
             source = str(link[0])
             seen.add(source)
-            yield signature(workflow, source, known)
+            yield source
             waiting += _inputs(workflow, source).values()
 
 

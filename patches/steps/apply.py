@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ...atedm_core.forecast_plan import ForecastSettings
 from ...atedm_core.forecast_schedule import EvaluationSchedule
-from ..host.run_scope import Asked, applied, put_on
+from ..host.run_scope import Asked, Ended, applied, put_on
 from .guidance import POST_CFG, Function, evaluate_both, hand_over, own_functions, twice
+from .recording import record_of
 from .run import ForecastMethod, ForecastRun
 from .samplers import sampler_kind
 from .summary import explain_no_forecast, summarize
@@ -130,14 +131,20 @@ def _answer_both(
     return hand_over(functions, answer, given)
 
 
-def conclude(run: ForecastRun, asked: Asked, seconds: float | None) -> None:
+def conclude(run: ForecastRun, asked: Asked, seconds: float | None) -> Ended:
     """Say what a run did."""
     run.settle()
     for observer in asked.options.get("transformer_options", {}).get(OBSERVERS_KEY, ()):
         observer.finished(run)
     # SplitSigmas can leave a sampler without a step; then there is nothing to explain.
-    if asked.steps < 1 or run.method.settings.compute >= 1.0:
-        return
-    logger.info("%s", summarize(run, finished=seconds is not None))
-    if seconds is not None and run.controller.skipped == 0:
-        logger.warning("Step Forecast: no evaluation was left out: %s", explain_no_forecast(run))
+    if asked.steps < 1:
+        return Ended()
+    off = run.method.settings.compute >= 1.0
+    if not off:
+        logger.info("%s", summarize(run, finished=seconds is not None))
+    if seconds is None:
+        return Ended()
+    why = None if run.controller.skipped else explain_no_forecast(run)
+    if why is not None and not off:
+        logger.warning("Step Forecast: no evaluation was left out: %s", why.english())
+    return Ended(record_of(run, asked, seconds), why, off)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...atedm_core.forecast import PredictionHistory
 from ...atedm_core.forecast_plan import BudgetController, ForecastSettings
 from ...atedm_core.forecast_schedule import EvaluationSchedule, repayment_weights
+from ..host.step_watch import Doing
 from .samplers import SamplerKind
 
 
@@ -60,6 +61,7 @@ class ForecastRun:
     evaluations: list[EvaluationRecord] = field(default_factory=list)
     whole_because: str = ""
     _history: PredictionHistory = field(default_factory=PredictionHistory)
+    _told: int = 0
     # of the forecasts since the last real evaluation: the step's weight, and the distance bridged
     _owed: list[tuple[float | None, float]] = field(default_factory=list)
 
@@ -92,6 +94,11 @@ class ForecastRun:
         self._history.observe(place, truth)
         self.controller.spend(place)
         return given
+
+    def doing(self) -> Doing:
+        """What was done since this was last asked."""
+        new, self._told = self.evaluations[self._told :], len(self.evaluations)
+        return "full" if all(one.real for one in new) else "forecast"
 
     def settle(self) -> None:
         """Take in the error that the last real evaluation measured."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from ...atedm_core.forecast_plan import WORST_ERROR
+from ...report.words import Said, reason
 from .run import ForecastRun
 
 
@@ -25,19 +26,15 @@ def summarize(run: ForecastRun, finished: bool) -> str:
     return ", ".join(parts) + ("" if finished else " (interrupted)")
 
 
-def explain_no_forecast(run: ForecastRun) -> str:
+def explain_no_forecast(run: ForecastRun) -> Said:
     """Why a run that finished forecast nothing, and what to change."""
     settings, steps = run.method.settings, run.schedule.steps
+    if settings.compute >= 1.0:
+        return reason("compute_off")
     if run.whole_because:
-        return run.whole_because
+        return reason("other", text=run.whole_because)
     if run.controller.refused:
-        return (
-            "this model's predictions do not go on as they went, so forecasts stopped by themselves. "
-            "Nothing is wrong with the picture; this model and sampler gain nothing from forecasts."
-        )
+        return reason("forecasts_refused")
     if steps <= settings.first_steps + settings.last_steps:
-        return (
-            f"{steps} steps are all real: the first {settings.first_steps} and the last {settings.last_steps} always "
-            "are. Take more steps, or spare fewer at either end."
-        )
-    return f"compute {settings.compute:g} of {len(run.evaluations)} evaluations leaves none out. Lower it."
+        return reason("all_real", steps=steps, first=settings.first_steps, last=settings.last_steps)
+    return reason("none_left_out", compute=settings.compute, count=len(run.evaluations))

@@ -13,11 +13,12 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from ...atedm_core.unet.ranking import RankTokens, rank_tokens
 from ...atedm_core.unet.schedule import DSAPSchedule
 from ...atedm_core.unet.settings import PruneSettings
-from ..host.finished_runs import keep_record, report_is_wanted
+from ..host.finished_runs import report_is_wanted
 from ..host.progress import percent_to_sigma_on_cpu
-from ..host.run_scope import Asked, applied, put_on
+from ..host.run_scope import Asked, Ended, applied, put_on
 from ..host.version import why_blocks_cannot_be_pruned
 from .attention_block import attention_block_handler
+from .planned import planned_otherwise
 from .recording import record_of
 from .run import OBSERVERS_KEY, RUN_KEY, Method, PruneRun
 from .structure import describe_unet, supported_unet
@@ -71,6 +72,8 @@ def begin(method: Method, asked: Asked) -> PruneRun:
     """State of a run."""
     model_sampling = asked.guider.model_patcher.get_model_object("model_sampling")
     run = PruneRun(method, percent_to_sigma_on_cpu(model_sampling))
+    if otherwise := planned_otherwise(method.schedule.prune_ratio, asked.latent):
+        logger.warning("AT-EDM: %s", otherwise)
     if report_is_wanted():
         run.maps = TokenMaps(method.structure, asked.latent)
     return run
@@ -90,16 +93,20 @@ def hang_in(run: PruneRun, asked: Asked, model_options: dict[str, Any]) -> None:
     _hide_from_compiler(model_options)
 
 
-def conclude(run: PruneRun, asked: Asked, seconds: float | None, method: object = None) -> None:
-    """Say what a run did, and keep its record if it came to its end, under the `method` of the node."""
+def conclude(run: PruneRun, asked: Asked, seconds: float | None) -> Ended:
+    """Say what a run did."""
     planned = planned_saving(run, asked.sigmas, asked.latent)
     logger.info("%s", summarize(run, asked.steps, planned, finished=seconds is not None))
+    ended = Ended()
     if seconds is not None and asked.steps > 0:
+        off, reason = run.method.schedule.prune_ratio == 0, None
         if run.total().pruned_calls == 0:
-            logger.warning("AT-EDM: nothing was pruned: %s", explain_nothing_pruned(run))
-        keep_record(method or run.method, record_of(run, asked, seconds, planned))
+            reason = explain_nothing_pruned(run)
+            logger.log(logging.INFO if off else logging.WARNING, "AT-EDM: nothing was pruned: %s", reason.english())
+        ended = Ended(record_of(run, asked, seconds, planned), reason, off)
     for observer in asked.options.get("transformer_options", {}).get(OBSERVERS_KEY, ()):
         observer.finished(run, asked.steps)
+    return ended
 
 
 def _handlers(model_options: dict[str, Any]) -> list[tuple[type, Any]]:

@@ -11,6 +11,7 @@ from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransfor
 from torch import Tensor
 
 from ...atedm_core.tokens import kept_tokens
+from ...atedm_core.unet.choosing_flops import choosing_flops
 from ...atedm_core.unet.flops import block_flops
 from ...atedm_core.unet.structure import AttentionBlock
 from ...atedm_core.unet.temporal import TokenUpdates
@@ -63,11 +64,11 @@ class _Call:
     def tokens(self) -> int:
         return self.grid[0] * self.grid[1]
 
-    def record(self, kept: int, **how: Any) -> None:
-        """Add what each condition spent; `how` is what else `block_flops` takes where tokens were dropped."""
+    def record(self, kept: int, choosing: int = 0, **how: Any) -> None:
+        """Add what each condition spent, `choosing` tokens included; `how` is what else `block_flops` takes."""
         samples, tokens, text = self.samples, self.tokens, self.contexts[0].shape[1]
         full = samples * block_flops(self.block, tokens, context_tokens=text)
-        flops = samples * block_flops(self.block, tokens, kept, context_tokens=text, **how)
+        flops = samples * (block_flops(self.block, tokens, kept, context_tokens=text, **how) + choosing)
         spent = Tally(1, int(kept < tokens), samples * tokens, samples * kept, full, flops)
         self.run.record(self.uuids, self.block, self.progress, spent, how.get("point"))
 
@@ -141,8 +142,11 @@ def _prune_together(call: _Call, layers: Any, hidden: Tensor, keep: int, remembe
     if remembers and remembered is None and passed.scores is not None:
         run.rankings.store(call.uuids, block.name, Ranking(passed.scores, passed.subset, call.grid, call.sigma))
     _store(slots, passed.updates)
-    whole = {f"{name}_on_grid": f"attn{number}" in passed.whole for number, name in ((1, "self"), (2, "cross"))}
-    call.record(keep, point=passed.point, weighted=settings.weighs, **whole)
+    whole = passed.whole
+    on_grid = {"self_on_grid": "attn1" in whole, "cross_on_grid": "attn2" in whole}
+    ranked, text = remembered is not None, call.contexts[0].shape[1]
+    choosing = choosing_flops(settings, block.width, call.tokens, keep, remembered=ranked, context_tokens=text)
+    call.record(keep, choosing, point=passed.point, weighted=settings.weighs, **on_grid)
     if run.maps is not None:
         run.maps.add(block, call.grid, passed.subset, len(call.uuids))
     for observer in options.get(OBSERVERS_KEY, ()):

@@ -12,6 +12,7 @@ from ...atedm_core.unet.structure import LEVEL_NAMES, AttentionBlock
 from ...report.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
 from ..host.kept_counts import note_on_samples
 from ..host.run_scope import Asked
+from .planned import planned_otherwise
 from .run import PruneRun
 from .token_maps import TokenMaps
 
@@ -41,7 +42,7 @@ def record_of(run: PruneRun, asked: Asked, seconds: float, planned: float) -> Ru
         work=asked.work,
         maps_asked=run.maps is not None,
         details=(("dropped", ", ".join(points)),) if points else (),
-        notes=_notes(samples, run.maps),
+        notes=_notes(samples, run.maps, planned_otherwise(run.method.schedule.prune_ratio, latent)),
     )
 
 
@@ -94,8 +95,9 @@ def _other_flops(run: PruneRun, latent: tuple[int, int]) -> int:
     return round(inputs * unet_flops(replace(structure, blocks=()), latent))
 
 
-def _notes(samples: int, maps: TokenMaps | None) -> tuple[str, ...]:
+def _notes(samples: int, maps: TokenMaps | None, otherwise: str) -> tuple[str, ...]:
+    first = (otherwise,) if otherwise else ()
     if maps is None:
-        return ()
+        return first
     parts = (f"{maps.parts} pruned calls on parts of the picture are not in the token maps",) if maps.parts else ()
-    return (*note_on_samples(samples), *parts)
+    return (*first, *note_on_samples(samples), *parts)

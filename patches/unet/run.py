@@ -19,6 +19,7 @@ from ...atedm_core.unet.settings import PrunePoint, PruneSettings
 from ...atedm_core.unet.structure import AttentionBlock, UNetStructure
 from ...report.record import Tally
 from ..host.progress import progress_of
+from ..host.step_watch import Doing
 from .memory import RankMemory, UpdateMemory
 from .token_maps import TokenMaps
 
@@ -87,6 +88,7 @@ class PruneRun:
         self.updates = UpdateMemory()
         self._percent_to_sigma = percent_to_sigma
         self._blocks = {(block.part, block.index): block for block in method.structure.blocks}
+        self._told = 0
         self._progress: dict[float, float] = {}
         self._orders: dict[tuple[tuple[int, int], torch.device], EvenOrder] = {}
         # Several devices may each run a part of the conditions, one thread per device.
@@ -162,6 +164,11 @@ class PruneRun:
     def total(self) -> Tally:
         """Everything spent so far, over conditions and blocks."""
         return sum(self.tallies.values(), Tally())
+
+    def doing(self) -> Doing:
+        """What was done since this was last asked."""
+        before, self._told = self._told, self.total().pruned_calls
+        return "pruned" if self._told > before else "full"
 
     def reset(self) -> None:
         """Forget what was done."""

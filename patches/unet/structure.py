@@ -17,28 +17,29 @@ from ...atedm_core.unet.structure import AttentionBlock, Part, UNetStructure, st
 SUPPORTED = "Stable Diffusion 1.x, 2.x, SDXL, the SDXL refiner, SSD-1B and Segmind Vega"
 
 
-def supported_unet(model: Any) -> UNetModel:
-    """The U-Net of a MODEL.
+def supported_unet(model: Any, node: str = "AT-EDM Apply") -> UNetModel:
+    """The U-Net of a MODEL that was given to a node of that name.
 
     Raises:
-        ValueError: the MODEL holds something else; the message names what is supported and what it got.
+        ValueError: the MODEL holds something else; the message says what to do, what is supported and what it got.
     """
     unet, family = model.get_model_object("diffusion_model"), type(model.model).__name__
-    way_out = "Connect such a checkpoint, or take AT-EDM Apply out of this model's path."
+    got = f"This model is {family} ({type(unet).__name__})"
     if not isinstance(unet, UNetModel):
         raise ValueError(
-            f"model is {family} ({type(unet).__name__}), which AT-EDM cannot prune: it works on image U-Nets "
-            f"({SUPPORTED}). {way_out}"
+            f"Take {node} out of this model's path: for a transformer use CAT Pruning Apply, for any model AT-EDM Auto "
+            f"or Step Forecast Apply. {node} works on image U-Nets: {SUPPORTED}. {got}."
         )
     if any(isinstance(module, (SpatialVideoTransformer, VideoResBlock)) for module in unet.modules()):
         raise ValueError(
-            f"model is {family}, a video U-Net, whose attention also runs across frames: AT-EDM works on image "
-            f"U-Nets ({SUPPORTED}). {way_out}"
+            f"Take {node} out of this model's path and use AT-EDM Auto or Step Forecast Apply: this is a video U-Net, "
+            f"whose attention also runs across frames, and {node} works on image U-Nets: {SUPPORTED}. {got}."
         )
     if not any(is_prunable(module) for module in unet.modules()):
         raise ValueError(
-            f"model is {family}, a U-Net without attention blocks of the usual kind (self-attention, text "
-            f"cross-attention, feed-forward), so there is nothing to prune. Supported are {SUPPORTED}."
+            f"Take {node} out of this model's path and use AT-EDM Auto or Step Forecast Apply: this U-Net has no "
+            f"attention blocks of the usual kind (self-attention, text cross-attention, feed-forward), so there is "
+            f"nothing to prune. {node} works on {SUPPORTED}. {got}."
         )
     return unet
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from math import prod
 
 from ...atedm_core.tokens import kept_tokens
+from ...atedm_core.unet.choosing_flops import choosing_flops
 from ...atedm_core.unet.flops import block_flops
+from ...report.words import Said, reason
 from ..host.version import why_blocks_cannot_be_pruned
 from .run import PruneRun
 
@@ -22,10 +24,12 @@ def planned_saving(run: PruneRun, sigmas: list[float], latent: tuple[int, int]) 
         progress = run.progress_at(sigma)
         for block in structure.blocks:
             tokens = prod(structure.grid(block.level, latent))
-            point = settings.point(block.layers, remembered=step % settings.rank_interval > 0)
-            full += block_flops(block, tokens)
+            remembered = settings.ranks_by_attention and step % settings.rank_interval > 0
+            point = settings.point(block.layers, remembered=remembered)
             kept = kept_tokens(tokens, schedule.ratio(progress, block))
+            full += block_flops(block, tokens)
             spent += block_flops(block, tokens, kept, point=point, weighted=settings.weighs)
+            spent += choosing_flops(settings, block.width, tokens, kept, remembered=remembered)
     return 1.0 - spent / full if full else 0.0
 
 
@@ -43,22 +47,18 @@ def summarize(run: PruneRun, steps: int, planned: float, finished: bool) -> str:
     )
 
 
-def explain_nothing_pruned(run: PruneRun) -> str:
+def explain_nothing_pruned(run: PruneRun) -> Said:
     """Why a run that finished pruned nothing, and what to change."""
     schedule = run.method.schedule
     if schedule.prune_ratio == 0:
-        return "prune_ratio is 0. Raise it to drop tokens."
+        return reason("prune_ratio_off")
     if not run.tallies:
         too_old = why_blocks_cannot_be_pruned()
-        if too_old is not None:
-            return too_old
-        return "no attention block came to AT-EDM. Another node runs them itself; put AT-EDM Apply before it."
+        return reason("no_block") if too_old is None else reason("other", text=too_old)
     if run.left_alone:
         foreign = next(iter(run.left_alone.values()))
-        return f"{foreign} replaces whole attention layers. Take it out of this model's path."
+        return reason("other", text=f"{foreign} replaces whole attention layers. Take it out of this model's path.")
     blocks = run.method.structure.blocks
     if any(schedule.ratio(progress, block) for progress in run.seen_progress() for block in blocks):
-        too_small = f"prune_ratio {schedule.prune_ratio:g} rounds to no token on grids this small."
-        return f"{too_small} Raise it, or make the picture larger."
-    never_past = f"early_percent is {schedule.early_percent:g} and this run never got past it."
-    return f"{never_past} Lower early_percent, or spare fewer blocks early."
+        return reason("too_small", ratio=schedule.prune_ratio)
+    return reason("never_past_early", early=schedule.early_percent)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from report.record import PlaceRecord, RunRecord, Tally, Wording, over_progress
+from report.distance import Distance
+from report.record import Evaluation, PlaceRecord, RunRecord, Tally, Wording, over_progress, with_forecasts
+from report.speed import Measured, compare
 from report.text import describe_run, headline
 
 
@@ -57,7 +59,7 @@ def test_a_run_without_a_call_divides_by_nothing() -> None:
     empty = replace(a_run(), places=(place("input 4", "half level", 10),), other_flops=0, steps=0, conditions=0)
     assert (empty.spent.kept_share, empty.model_saved_share, empty.seconds_per_step) == (1.0, 0.0, 0.0)
     assert not empty.pruned
-    assert "nothing was pruned" in describe_run(empty)
+    assert "nothing was left out" in describe_run(empty)
 
 
 def test_only_equal_work_is_compared() -> None:
@@ -76,19 +78,25 @@ def test_only_equal_work_is_compared() -> None:
 
 
 def test_the_text_names_every_number() -> None:
-    text = describe_run(a_run(), a_run(4.5, second=WHOLE_CALL))
+    text = describe_run(a_run(), Measured(1.5, 1.4, 1.7, 3, 4), [("result", Distance(31.25, 0.9512))])
     assert headline(a_run()) == text.splitlines()[0]
     for said in (
         "43.8% of tokens kept",
         "45.0% saved, 45.0% planned",
         "22.5% saved",
         "1.29x predicted",
-        "1.50x measured",
+        "1.50x measured (1.40x to 1.70x in single runs; 3 runs and 4 with prune_ratio 0, without their first steps)",
+        "result: PSNR 31.2 dB, SSIM 0.951 from the reference",
     ):
         assert said in text, said
     assert "1 of 2 calls: spared in the first 30%" in text
-    assert "the same with prune_ratio 0 took 2.250 s a step" in text
-    assert "to measure it" in describe_run(a_run())
+    assert "not enough runs to say: run the same 3 times, and 3 times with prune_ratio 0" in describe_run(a_run())
+
+
+def test_what_matters_stands_first() -> None:
+    text = describe_run(a_run(), Measured(1.5, 1.4, 1.7, 3, 4), [("result", Distance(31.25, 0.9512))])
+    places = [text.index(f"\n{name:<8}") for name in ("speed", "away", "time", "run", "FLOPs")]
+    assert places == sorted(places)
 
 
 STEPWISE = Wording("CAT Pruning", "step", "computed", part="", unpruned="keep_ratio 1", in_sequence=True)
@@ -142,3 +150,55 @@ def test_tallies_add_up_in_any_order(pairs: list[tuple[int, int]]) -> None:
     total = sum(tallies, Tally())
     assert total == sum(reversed(tallies), Tally())
     assert 0.0 <= total.kept_share <= 1.0
+
+
+FORECAST = Wording("Step Forecast", "step", "computed", part="", unpruned="compute 1", in_sequence=True)
+
+
+def a_forecast_run(real: str = "++-+-+") -> RunRecord:
+    asked = tuple(
+        Evaluation(step, step / len(real), one == "+", 0.02, 0.01 * (step + 1) if one == "+" and step > 1 else None)
+        for step, one in enumerate(real)
+    )
+    return RunRecord(FORECAST, "a model", (("compute", "0.6"),), len(real), 3.0, 1, 1, (20, 20), (), evaluations=asked)
+
+
+def test_forecasts_are_told_in_evaluations_and_errors() -> None:
+    run = a_forecast_run()
+    assert run.pruned
+    assert run.saved_share == pytest.approx(1 / 3)
+    assert run.ideal_speed_up == pytest.approx(1.5)
+    text = describe_run(run)
+    assert text.startswith("Step Forecast: 66.7% of evaluations real, 33.3% of the model's FLOPs saved\n")
+    assert "4 of 6 evaluations, 2 forecast; a forecast was off by 5.00% (median), 6.00% at most" in text
+    assert "token" not in text
+    assert not a_forecast_run("++++").pruned
+
+
+def test_tokens_and_forecasts_together_multiply() -> None:
+    both = with_forecasts(a_run(), a_forecast_run())
+    assert both.saved_share == pytest.approx(1 - (1 - a_run().model_saved_share) * 2 / 3)
+    text = describe_run(both)
+    assert "66.7% of evaluations real, 43.8% of tokens kept" in text.splitlines()[0]
+    assert "with prune_ratio 0 and compute 1" in text
+
+
+def timed_runs(*totals: float, steps: int = 3, first: float = 50.0) -> list[RunRecord]:
+    """Runs whose steps after the first share so many seconds, a third in the second step and the rest in the last."""
+    return [replace(a_run(steps=steps), step_seconds=(first, total / 3, 2 * total / 3)) for total in totals]
+
+
+def test_a_speed_up_is_measured_over_several_runs_of_both_kinds_without_their_warm_up() -> None:
+    measured = compare(timed_runs(2.0, 1.9, 9.0), timed_runs(3.0, 3.2, 2.9, 30.0, first=0.1))
+    assert measured is not None
+    assert measured.speed_up == pytest.approx(3.1 / 2.0), "one slow run of either kind does not decide"
+    assert (measured.low, measured.high) == (pytest.approx(2.9 / 9.0), pytest.approx(30.0 / 1.9))
+    assert (measured.runs, measured.baselines) == (3, 4)
+
+
+def test_too_few_or_untimed_runs_measure_nothing() -> None:
+    enough = timed_runs(1.0, 1.0, 1.0)
+    assert compare(enough[:2], enough) is None
+    assert compare(enough, enough[:2]) is None
+    assert compare(enough, [replace(run, step_seconds=()) for run in enough]) is None
+    assert compare(enough, [replace(run, steps=4) for run in enough]) is None, "interrupted, or steps without a call"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from atedm_core.dit.flops import (
     TransformerStructure,
     auraflow_structure,
+    flux2_structure,
     flux_structure,
     pixart_structure,
     qwen_image_structure,
@@ -27,6 +28,8 @@ STRUCTURES = [
     sd3_structure(2432, 38),
     pixart_structure(),
     flux_structure(),
+    flux_structure(3072, 10, 20, 3584, guidance=False, vector_width=None),
+    flux2_structure(),
     auraflow_structure(),
     qwen_image_structure(),
 ]

@@ -13,9 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from demo.check import judge
+from demo.photographs.store import FILE as PHOTOGRAPHS
 from demo.pixels import Pixels, PixelsConfig
 from demo.scenes import all_scenes, draw, random_placing
 from demo.store import DEFAULT_FILE, DemoFileError, read
+from devtools.layout import ROOT
 
 BUNDLED = DEFAULT_FILE.read_bytes()
 
@@ -86,6 +88,23 @@ def test_a_bad_file_is_named_with_its_fault_and_the_way_out(
     assert str(file) in message
     assert fault in message
     assert "git checkout" in message
+    assert "`file` empty" in message
+
+
+@pytest.mark.parametrize(
+    ("file", "folder", "script"),
+    [
+        (DEFAULT_FILE, "demo/model", "demo/train.py"),
+        (PHOTOGRAPHS, "demo/photographs/model", "demo/photographs/train.py"),
+    ],
+)
+def test_a_bad_bundled_file_leads_to_its_own_folder_and_training(file: Path, folder: str, script: str) -> None:
+    message = str(DemoFileError(file, "damaged"))
+    assert f"git checkout -- {folder})" in message
+    assert f"python {script})" in message
+    assert (ROOT / folder).is_dir()
+    assert (ROOT / script).is_file()
+    assert "`file`" not in message, "there is no other bundled file to fall back on"
 
 
 def test_a_name_that_is_too_long_for_a_file_is_no_such_file(tmp_path: Path) -> None:

@@ -20,12 +20,16 @@ WARMUP = 3
 
 @dataclass
 class Call:
-    """One model call: conditions in it, rows of its batch, the tokens it ran on (`None` for all), bytes then kept."""
+    """One model call: conditions in it, rows of its batch, the tokens it ran on (`None` for all), bytes then kept.
+
+    `waited` are the steps since these tokens were last computed, where that counts.
+    """
 
     sigma: float
     uuids: tuple[Any, ...]
     selected: torch.Tensor | None
     kept_bytes: int = 0
+    waited: torch.Tensor | None = None
 
 
 class Watch(list[Call]):
@@ -57,7 +61,7 @@ def watching(host: InProcessHost) -> Iterator[Watch]:
         call = original(run, model, uuids, *given)
         watch.sigmas = run.sigmas
         if call.memory is not None:
-            watch.append(Call(run.evaluation.sigma, uuids, call.selected, run.cache.nbytes()))
+            watch.append(Call(run.evaluation.sigma, uuids, call.selected, run.cache.nbytes(), call.waited))
         return call
 
     with pytest.MonkeyPatch.context() as patch:
@@ -106,6 +110,7 @@ def kept_objects(host: InProcessHost) -> list[Any]:
         host.module("patches.dit.run").CATRun,
         host.module("patches.host.kept_counts").KeptCounts,
         host.module("atedm_core.dit.selection").TokenSelector,
+        host.module("atedm_core.dit.expected_error").ExpectedErrorSelector,
         host.module("atedm_core.dit.clusters").Clusters,
     )
     return [one for one in gc.get_objects() if isinstance(one, kinds)]

@@ -1,7 +1,8 @@
 """CAT Pruning as its description has it, all tokens carried: what compact execution must equal.
 
 Every token runs through every layer of the host. Keys and values of unselected tokens are replaced by those they had,
-where attention takes them in, and their output by the output they had.
+where attention takes them in, and their output by the output they had. Where it is told how long the others had waited,
+what is kept of keys and values first moves by the drift of these.
 """
 
 from __future__ import annotations
@@ -21,12 +22,18 @@ class PlainExecution:
         self.model = model
         self.tokens = tokens
         self.known: dict[Any, tuple[list[list[Tensor]], Tensor]] = {}
+        # of every attention: keys and values, and the drift of both
         self.kept: list[list[Tensor]] = []
         self.output: Tensor | None = None
 
-    def call(self, inputs: dict[str, Any], selected: Tensor | None) -> Tensor:
-        """The model's answer; with `selected` (`[R, K]`), only those tokens are new."""
+    def call(self, inputs: dict[str, Any], selected: Tensor | None, waited: Tensor | None = None) -> Tensor:
+        """The model's answer; with `selected` (`[R, K]`), only those tokens are new, after so many steps (`[R, K]`)."""
         self._number = 0
+        self._waited = None
+        if selected is not None and waited is not None:
+            self._waited = torch.zeros(len(selected), self.tokens)
+            for row, chosen, steps in zip(self._waited, selected, waited, strict=True):
+                row[chosen] = steps
         self._fresh = None if selected is None else _flags(selected, self.tokens)
         options = dict(inputs["transformer_options"], optimized_attention_override=self._override)
         uuids = options["uuids"]
@@ -52,19 +59,28 @@ class PlainExecution:
         if self._fresh is None:
             if number == 0:
                 self.kept.clear()
-            self.kept.append([one.clone() for one in new])
+            still = [torch.zeros_like(one.narrow(axis, 0, 1)) for one in new]
+            self.kept.append([*(one.clone() for one in new), *still])
             return new
         text = new[0].shape[axis] - self.tokens
         flags = torch.cat((self._fresh.new_ones(self._fresh.shape[0], text), self._fresh), dim=1)
-        shape = [1] * new[0].ndim
-        shape[0], shape[axis] = flags.shape
-        mixed = []
-        for one, old in zip(new, self.kept[number], strict=True):
-            shape = [1] * one.ndim
-            shape[0], shape[axis] = flags.shape
-            mixed.append(torch.where(flags.view(shape), one, old))
-        self.kept[number] = mixed
+        mixed, drifts = [], []
+        for one, old, drift in zip(new, self.kept[number][:2], self.kept[number][2:], strict=True):
+            moved, known = self._moved(one, old, drift, axis)
+            drifts.append(known)
+            mixed.append(torch.where(_along(flags, one, axis), one, moved))
+        self.kept[number] = [*mixed, *drifts]
         return mixed
+
+    def _moved(self, new: Tensor, old: Tensor, drift: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+        """What is kept, moved by the drift that the new tokens show, and that drift."""
+        if self._waited is None:
+            return old, drift
+        text = new.shape[axis] - self.tokens
+        image, steps = old.narrow(axis, text, self.tokens), _along(self._waited, old, axis)
+        off = (new.narrow(axis, text, self.tokens) - image - drift) * steps
+        drift = drift + off.sum(axis, keepdim=True) / steps.square().sum(axis, keepdim=True)
+        return torch.cat((old.narrow(axis, 0, text), image + drift), axis), drift
 
     @contextmanager
     def _hooks(self) -> Iterator[None]:
@@ -90,6 +106,13 @@ class PlainExecution:
     def _replace_pixart(self, module: Any, args: Any, output: Tensor) -> Tensor:
         q, k, v = output.chunk(3, dim=-1)
         return torch.cat([q, *self._mixed([k, v], 1)], dim=-1)
+
+
+def _along(rows: Tensor, like: Tensor, axis: int) -> Tensor:
+    """A number for each place of each row `[R, L]`, in the shape of keys or values whose tokens lie on an axis."""
+    shape = [1] * like.ndim
+    shape[0], shape[axis] = rows.shape
+    return rows.view(shape)
 
 
 def _flags(selected: Tensor, tokens: int) -> Tensor:

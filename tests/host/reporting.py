@@ -38,6 +38,13 @@ def text_of(run: Run, node: str = "report") -> str:
     return str(run.outputs[node]["text"][0])
 
 
+def shown(run: Run, node: str = "report") -> list[Any]:
+    """The pictures that a report shows on its node, in one of its two shades."""
+    (panel,) = run.outputs[node]["atedm_report"]
+    assert len(panel["light"]) == len(panel["dark"])
+    return list(panel["light"])
+
+
 def executed(run: Run) -> set[str]:
     """The nodes that ran; the others' results came from the cache."""
     return {data["node"] for name, data in run.events if name == "executing" and data["node"]}

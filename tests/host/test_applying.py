@@ -122,16 +122,19 @@ def test_schedules_out_of_range_are_refused(host: InProcessHost, name: str, valu
 @pytest.mark.parametrize("ratio", [RATIO, 0.0])
 @pytest.mark.parametrize(("kind", "got"), [("sd3", "SD3"), ("flux", "Flux"), ("svd", "video U-Net")])
 def test_models_of_another_kind_are_refused(host: InProcessHost, kind: str, got: str, ratio: float) -> None:
-    """With the name of what was got, what would do, and the way out; and the model goes on as it was."""
+    """The way out comes first, what was got last; and the model goes on as it was."""
     model = shared_model(kind)
     options = repr(model.model_options)
-    with pytest.raises(ValueError, match=r"^model is ") as refusal:
+    with pytest.raises(ValueError, match=r"^Take AT-EDM Apply out of this model's path") as refusal:
         apply(host, model, ratio)
     message = str(refusal.value)
-    assert type(model.model).__name__ in message
+    way_out = message.partition(":")[0] if kind == "svd" else message.partition(". ")[0]
+    assert "AT-EDM Auto" in way_out
+    assert ("CAT Pruning Apply" in way_out) == (kind != "svd")
     assert got in message
     assert "SDXL" in message
-    assert "Connect" in message
+    name = type(model.model).__name__
+    assert message.index(name, message.index("This model is")) > message.index("AT-EDM Auto"), "class names come last"
     assert repr(model.model_options) == options
     assert wrappers(model) == []
 

@@ -63,6 +63,32 @@ def test_few_steps_of_a_transformer_run_in_full_and_the_log_says_so(
     assert "tokens are not pruned" in said(caplog)
 
 
+@pytest.mark.parametrize(("steps", "forecast"), [(8, False), (12, True)])
+def test_a_transformer_is_forecast_and_its_tokens_are_pruned(
+    host: InProcessHost, caplog: pytest.LogCaptureFixture, steps: int, forecast: bool
+) -> None:
+    caplog.set_level("INFO")
+    model = sample_transformers.shared("sd3")
+    how = {"width": 272, "height": 272, "steps": steps}
+    patched = auto(host, model, 1.6)
+    out = sample_transformers.sample(patched, "sd3", **how)
+    line = said(caplog)
+    assert torch.isfinite(out).all()
+    assert not torch.equal(out, sample_transformers.sample(model, "sd3", **how))
+    assert "of the tokens" in line
+    assert ("forecast" in line) == forecast
+    assert reached(line) == pytest.approx(1.6, rel=0.06)
+    again = auto(host, host.call("CATPruningApply", model=patched)[0], 1.6)
+    assert torch.equal(sample_transformers.sample(again, "sd3", **how), out), "what was on the model is replaced"
+
+
+def test_tokens_stay_where_a_sampler_adds_noise(host: InProcessHost, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    model = auto(host, sample_transformers.shared("sd3"), 1.6)
+    sample_transformers.sample(model, "sd3", steps=20, sampler="euler_ancestral")
+    assert "of the tokens" not in said(caplog)
+
+
 def test_it_replaces_what_is_on_the_model_and_itself(host: InProcessHost) -> None:
     model = shared_model("sdxl")
     plain = sample(auto(host, model, 1.4), steps=4)
@@ -83,7 +109,7 @@ def test_a_speed_up_out_of_range_is_named(host: InProcessHost) -> None:
         auto(host, shared_model("sdxl"), 9.0)
 
 
-def test_the_report_tells_what_was_pruned_and_where_forecasts_are_told(host: InProcessHost) -> None:
+def test_the_report_tells_what_was_pruned_and_forecast(host: InProcessHost) -> None:
     pruned = auto(host, shared_model("sdxl"), 1.3)
     latent = sample(pruned, steps=4)
     text = host.call("ATEDMReport", model=pruned, result={"samples": latent})[2]
@@ -91,4 +117,18 @@ def test_the_report_tells_what_was_pruned_and_where_forecasts_are_told(host: InP
     assert "4 steps" in text
     forecast = host.call("StepForecastApply", model=shared_model("sdxl"), compute=0.5)[0]
     latent = sample(forecast, steps=8)
-    assert "told in the log" in host.call("ATEDMReport", model=forecast, result={"samples": latent})[2]
+    text = host.call("ATEDMReport", model=forecast, result={"samples": latent})[2]
+    assert "of 8 evaluations" in text
+    both = auto(host, shared_model("sdxl"), 1.6)
+    latent = sample(both, steps=20, cfg=1.0)
+    maps, chart, text = host.call("ATEDMReport", model=both, result={"samples": latent})
+    assert text.startswith("AT-EDM Auto: ")
+    assert "of 20 evaluations" in text
+    assert maps.ndim == chart.ndim == 4
+
+
+def test_a_run_at_1_is_what_a_speed_up_is_measured_against(host: InProcessHost) -> None:
+    off = auto(host, shared_model("sdxl"), 1.0)
+    latent = sample(off, steps=4)
+    text = host.call("ATEDMReport", model=off, result={"samples": latent})[2]
+    assert "nothing was left out" in text

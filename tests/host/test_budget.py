@@ -7,8 +7,9 @@ import re
 from typing import Any
 
 import pytest
+import torch
 from in_process import InProcessHost
-from watching import apply, info_lines, shared_model, watched_sample
+from watching import apply, info_lines, sample, shared_model, watched_sample
 
 SIZE = {"width": 256, "height": 256}
 WANTED = 0.1
@@ -66,7 +67,13 @@ def test_a_ranking_at_every_step_promises_no_more_than_it_can_save(
     assert found
     assert found[1] == found[2]
     spent = calls.reports[0].tallies.values()
-    saved = sum(one.flops_full - one.flops for one in spent)
+    # a budget is of the model's own FLOPs; what a run saves is less what choosing its tokens cost
+    cost = host.module("atedm_core.unet.choosing_flops").choosing_flops
+    settings = host.module("patches.unet.apply").applied_method(patched).settings
+    events = calls.events()
+    choosing = sum(cost(settings, one.block.width, one.subset.total, one.subset.kept) for one in events)
+    assert choosing > 0
+    saved = sum(one.flops_full - one.flops for one in spent) + choosing
     full = 2 * host.module("atedm_core.unet.flops").unet_flops(patched_structure(host), (32, 32))
     assert f"{saved / full:.1%} saved" in report
 
@@ -74,3 +81,29 @@ def test_a_ranking_at_every_step_promises_no_more_than_it_can_save(
 def patched_structure(host: InProcessHost) -> Any:
     """Of the tiny SDXL."""
     return host.module("patches.unet.structure").describe_unet(shared_model("sdxl").model.diffusion_model)
+
+
+def test_a_latent_stands_for_width_and_height(host: InProcessHost) -> None:
+    latent = {"samples": torch.zeros(1, 4, 32, 48)}
+    by_latent = host.call("ATEDMBudget", model=shared_model("sdxl"), saving=WANTED, latent=latent, width=64, height=64)
+    by_size = host.call("ATEDMBudget", model=shared_model("sdxl"), saving=WANTED, width=384, height=256)
+    assert by_latent == by_size
+    assert "at 384 x 256" in by_latent[1]
+
+
+@pytest.mark.parametrize(("side", "warned"), [(256, False), (384, True)])
+def test_a_run_of_another_size_than_planned_is_warned_of(
+    host: InProcessHost, caplog: pytest.LogCaptureFixture, side: int, warned: bool
+) -> None:
+    ratio, _ = host.call("ATEDMBudget", model=shared_model("sdxl"), saving=WANTED, width=256, height=256)
+    patched = apply(host, shared_model("sdxl"), ratio)
+    latent = sample(patched, steps=1, width=side, height=side)
+    told = [entry.message for entry in caplog.records if "was planned for a latent of 32 x 32" in entry.message]
+    assert len(told) == warned
+    text = host.call("ATEDMReport", model=patched, result={"samples": latent})[2]
+    assert ("this run's is 48 x 48" in text) == warned
+
+
+def test_the_budget_names_itself_where_it_cannot_plan(host: InProcessHost) -> None:
+    with pytest.raises(ValueError, match=r"^Take AT-EDM Budget out of this model's path.*AT-EDM Auto"):
+        host.call("ATEDMBudget", model=shared_model("sd3"))

@@ -39,7 +39,7 @@ def carrying_all(model: Any, calls: Watch, tokens: int) -> Any:
             beside["foreign"] += 1
             return apply_model(inputs.pop("x"), inputs.pop("t"), **inputs)
         call = next(waiting)
-        return plain.call(inputs, call.selected)
+        return plain.call(inputs, call.selected, call.waited)
 
     clone.set_model_unet_function_wrapper(run)
     clone.left_over = lambda: len(list(waiting))
@@ -73,9 +73,12 @@ EVERY = list(TRANSFORMERS)
 SAMPLERS = ["heun", "dpm_2", "dpmpp_2m", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_3m_sde", "sa_solver_pece", "lcm"]
 
 
+@pytest.mark.parametrize("choose_by", ["expected error", "published"])
 @pytest.mark.parametrize("kind", EVERY)
-def test_every_family(host: InProcessHost, kind: str) -> None:
-    both(host, kind, lambda model: sample(model, kind, **HOW), tokens=tokens_of(kind), refresh_interval=4)
+def test_every_family(host: InProcessHost, kind: str, choose_by: str) -> None:
+    how = {"refresh_interval": 4, "choose_by": choose_by}
+    calls = both(host, kind, lambda model: sample(model, kind, **HOW), tokens=tokens_of(kind), **how)
+    assert all((call.waited is None) == (choose_by == "published") for call in calls.pruned())
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

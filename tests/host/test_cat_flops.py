@@ -49,6 +49,36 @@ FULL_WIDTH: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "PixArt-Sigma": ("PixArt", {"micro_condition": False, "pe_interpolation": 2, "model_max_length": 300}),
     "Flux.1": ("Flux", {**_FLUX, "in_channels": 16, "out_channels": 16, "vec_in_dim": 768, "guidance_embed": True}),
+    "Flux.2": (
+        "Flux",
+        {
+            **_FLUX,
+            "patch_size": 1,
+            "in_channels": 128,
+            "out_channels": 128,
+            "vec_in_dim": None,
+            "mlp_ratio": 3.0,
+            "axes_dim": [32, 32, 32, 32],
+            "txt_ids_dims": [3],
+            "qkv_bias": False,
+            "ops_bias": False,
+            "global_modulation": True,
+            "mlp_silu_act": True,
+            "guidance_embed": True,
+        },
+    ),
+    "LongCat-Image": (
+        "Flux",
+        {
+            **_FLUX,
+            "in_channels": 16,
+            "out_channels": 16,
+            "vec_in_dim": None,
+            "context_in_dim": 3584,
+            "txt_ids_dims": [1, 2],
+            "guidance_embed": False,
+        },
+    ),
     "Chroma": ("Chroma", {**_FLUX, **_CHROMA, "vec_in_dim": 0}),
     "AuraFlow": ("AuraFlow", {"cond_seq_dim": 2048, "n_layers": 10}),
     "Qwen-Image": ("Qwen-Image", {"num_layers": 8}),
@@ -69,19 +99,20 @@ def full_width(host: InProcessHost, model: str) -> Any:
     return kind(device="meta", dtype=torch.float32, operations=comfy.ops.disable_weight_init, **settings).eval()
 
 
-def inputs(name: str, latent: tuple[int, int]) -> dict[str, Any]:
-    """What the host hands to a model of this family, without data."""
+def inputs(model: str, latent: tuple[int, int]) -> dict[str, Any]:
+    """What the host hands to a model of this kind, without data."""
+    name, settings = FULL_WIDTH[model]
 
     def empty(*shape: int) -> torch.Tensor:
         return torch.empty(*shape, device="meta")
 
-    channels = 4 if name in ("PixArt", "AuraFlow") else 16
+    channels = {"PixArt": 4, "AuraFlow": 4, "Flux": settings.get("in_channels")}.get(name, 16)
     frames = (1,) if name == "Qwen-Image" else ()
-    width = {"Qwen-Image": 3584, "AuraFlow": 2048}.get(name, 4096)
+    width = settings.get("context_in_dim") or {"Qwen-Image": 3584, "AuraFlow": 2048}.get(name, 4096)
     steps = "timesteps" if name in ("SD3", "PixArt", "Qwen-Image") else "timestep"
     given = {"x": empty(1, channels, *frames, *latent), steps: empty(1), "context": empty(1, TEXT, width)}
-    if name in ("SD3", "Flux"):
-        given["y"] = empty(1, 2048 if name == "SD3" else 768)
+    if name == "SD3" or settings.get("vec_in_dim"):
+        given["y"] = empty(1, settings.get("vec_in_dim", 2048))
     if name in ("Flux", "Chroma"):
         given["guidance"] = empty(1)
     if name == "Qwen-Image":
@@ -91,10 +122,9 @@ def inputs(name: str, latent: tuple[int, int]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("model", FULL_WIDTH)
 def test_a_full_pass_and_a_pruned_one(host: InProcessHost, model: str) -> None:
-    name, _ = FULL_WIDTH[model]
-    found = family(host, name)
+    found = family(host, FULL_WIDTH[model][0])
     transformer = full_width(host, model)
-    latent = (64, 80)
+    latent = (32 * transformer.patch_size, 40 * transformer.patch_size)
     tokens = 32 * 40
     calls, memories = host.module("patches.dit.call"), host.module("patches.dit.kv_cache")
     memory = memories.CallMemory()
@@ -104,7 +134,7 @@ def test_a_full_pass_and_a_pruned_one(host: InProcessHost, model: str) -> None:
         options = calls.with_override({}, call) if found.attend is None else {}
         hooks = calls.attached(found, transformer, call)
         with torch.inference_mode(), hooks, FlopCounterMode(display=False) as counter:
-            transformer(**inputs(name, latent), transformer_options=options)
+            transformer(**inputs(model, latent), transformer_options=options)
         call.finish(found.attentions(transformer))
         assert call.refusal is None
         return int(counter.get_total_flops())

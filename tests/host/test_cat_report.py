@@ -11,7 +11,7 @@ import pytest
 import torch
 from cat_watching import SIZE, TOKENS, WARMUP, cat, dual_guider, guided_sample, watched
 from in_process import InProcessHost
-from reporting import Graph, ending, executed, records, reporter, sampler, text_of
+from reporting import Graph, ending, executed, records, reporter, sampler, shown, text_of
 from sample_transformers import sample, shared
 from watching import apply, shared_model
 from watching import sample as sample_unet
@@ -66,7 +66,7 @@ def steps_of(host: InProcessHost) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["sd3", "pixart"])
 def test_the_node_shows_chart_maps_and_text(host: InProcessHost, kind: str) -> None:
     run = host.run(graph(kind))
-    assert len(run.outputs["report"]["images"]) == 2
+    assert len(shown(run)) == 2
     text = text_of(run)
     (record,) = records(host)
     spent = record.spent
@@ -221,8 +221,12 @@ def test_keeping_everything_is_reported_and_compared_with(host: InProcessHost) -
     executor = host.executor()
     whole = host.run(graph(keep=1.0), executor)
     assert "nothing was pruned: keep_ratio 1 keeps all 432 tokens" in text_of(whole)
-    assert len(whole.outputs["report"]["images"]) == 2
-    assert "the same with keep_ratio 1 took" in text_of(host.run(graph(keep=0.3), executor))
+    assert shown(whole) == []
+    assert whole.outputs["report"]["atedm_report"][0]["why"]["key"] == "keep_ratio_off"
+    for seed in (2, 3):
+        host.run(graph(keep=1.0, seed=seed), executor)
+        host.run(graph(keep=0.3, seed=seed), executor)
+    assert "3 runs and 3 with keep_ratio 1" in text_of(host.run(graph(keep=0.3), executor))
     assert "x measured" not in text_of(host.run(graph(keep=0.3, steps=6), executor))
     two_calls_a_step = graph(keep=0.3)
     two_calls_a_step["sample"]["inputs"]["sampler_name"] = "heun"
@@ -243,7 +247,7 @@ def test_what_kept_a_run_from_being_pruned_is_reported(host: InProcessHost) -> N
     model.set_model_patch(lambda *args: args[0], "double_block")
     patched = cat(host, model)
     maps, _, text = report(host, patched, sample(patched, "sd3"))
-    assert "nothing was pruned, the model ran as it is" in text
+    assert "nothing was left out, the model ran as it is" in text
     assert "changes the model's blocks" in text
     assert re.search(r"step 1 to 8 .* 8 of 8 calls: .* changes the model's blocks", text)
     assert maps.shape[0] == 1

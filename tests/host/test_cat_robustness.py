@@ -168,8 +168,9 @@ def test_a_prompt_that_sets_in_later_is_alone_in_being_new(host: InProcessHost) 
 
 
 FAULTS = {
-    "choosing tokens": ("atedm_core.dit.selection", "TokenSelector", "choose"),
-    "observing": ("atedm_core.dit.selection", "TokenSelector", "observe"),
+    "choosing tokens": ("atedm_core.dit.expected_error", "ExpectedErrorSelector", "choose"),
+    "observing": ("atedm_core.dit.expected_error", "ExpectedErrorSelector", "observe"),
+    "moving keys": ("patches.dit.kv_cache", None, "drift_per_step"),
     "merging keys": ("patches.dit.kv_cache", "AttentionMemory", "merge"),
     "updating outputs": ("patches.dit.kv_cache", "CallMemory", "update"),
     "checking an attention": ("patches.dit.call", "TransformerCall", "_why_not"),

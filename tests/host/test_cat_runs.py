@@ -248,6 +248,13 @@ def test_a_picture_closer_to_the_full_one_the_more_tokens_are_kept(host: InProce
 
 def test_other_inputs_of_the_node_act(host: InProcessHost) -> None:
     model = shared("sd3")
-    usual = sample(cat(host, model), "sd3", **HOW)
-    for inputs in ({"clusters": 3}, {"hot_share": 0.8}, {"warmup": 0.6}, {"least_full_steps": 5}):
-        assert not torch.equal(sample(cat(host, model, **inputs), "sd3", **HOW), usual), inputs
+
+    def drawn(**inputs: Any) -> torch.Tensor:
+        return sample(cat(host, model, **inputs), "sd3", **HOW)
+
+    usual, published = drawn(), drawn(choose_by="published")
+    for inputs in ({"choose_by": "published"}, {"warmup": 0.6}, {"least_full_steps": 5}):
+        assert not torch.equal(drawn(**inputs), usual), inputs
+    for inputs in ({"clusters": 3}, {"hot_share": 0.8}):
+        assert not torch.equal(drawn(**inputs, choose_by="published"), published), inputs
+        assert torch.equal(drawn(**inputs), usual), "where tokens are chosen by expected error it has no effect"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from in_process import InProcessHost
-from reporting import Graph, ending, executed, records, reporter, sampler, text_of
+from reporting import Graph, ending, executed, records, reporter, sampler, shown, text_of
 from watching import apply, sample, schedule, shared_model, watched_sample
 
 
@@ -42,7 +42,7 @@ def graph(seed: int = 1, steps: int = 2, ratio: float = 0.63, report: str = "pic
 
 def test_the_node_shows_chart_maps_and_text(host: InProcessHost) -> None:
     run = host.run(graph(report="picture"))
-    assert len(run.outputs["report"]["images"]) == 2
+    assert len(shown(run)) == 2
     assert "AT-EDM: 37" in text_of(run)
     assert "2 steps, 1 picture, latent 16 x 8" in text_of(run)
     assert "traced" not in text_of(run)
@@ -139,7 +139,7 @@ def test_a_cached_run_reports_what_it_did(host: InProcessHost) -> None:
     again = host.run(graph(seed=1, steps=2, report="picture"), executor)
     assert executed(again) == set()
     assert text_of(again) == text_of(later)
-    assert again.outputs["report"]["images"] == later.outputs["report"]["images"]
+    assert shown(again) == shown(later)
 
 
 def test_a_result_from_elsewhere_gets_the_last_run_and_says_so(host: InProcessHost) -> None:
@@ -154,25 +154,84 @@ def test_a_result_from_elsewhere_gets_the_last_run_and_says_so(host: InProcessHo
 
 def test_ratio_zero_is_reported_and_compared_with(host: InProcessHost) -> None:
     executor = host.executor()
-    whole = text_of(host.run(graph(ratio=0.0), executor))
-    assert "nothing was pruned" in whole
+    whole = text_of(host.run(graph(ratio=0.0, steps=3), executor))
+    assert "nothing was left out" in whole
     assert "input 4: prune_ratio is 0" in whole
-    assert "x measured" in text_of(host.run(graph(ratio=0.63), executor))
-    assert "x measured" not in text_of(host.run(graph(ratio=0.63, steps=3), executor))
-    without_guidance = graph(ratio=0.63)
-    without_guidance["sample"]["inputs"]["cfg"] = 1.0
-    assert "x measured" not in text_of(host.run(without_guidance, executor))
-    two_calls_a_step = graph(ratio=0.63)
-    two_calls_a_step["sample"]["inputs"]["sampler_name"] = "heun"
-    assert "x measured" not in text_of(host.run(two_calls_a_step, executor))
+    for seed in (2, 3):
+        host.run(graph(ratio=0.0, steps=3, seed=seed), executor)
+    for seed in (1, 2):
+        assert "not enough runs to say" in text_of(host.run(graph(ratio=0.63, steps=3, seed=seed), executor))
+    text = text_of(host.run(graph(ratio=0.63, steps=3, seed=3), executor))
+    assert "3 runs and 3 with prune_ratio 0" in text
+    assert "x measured" in text
+    assert "x measured" not in text_of(host.run(graph(ratio=0.62, steps=3), executor)), "other settings"
+    assert "x measured" not in text_of(host.run(graph(ratio=0.63, steps=4), executor)), "other steps"
+    for name, value in (("cfg", 1.0), ("sampler_name", "heun")):  # half the work, and two calls a step
+        other = graph(ratio=0.63, steps=3)
+        other["sample"]["inputs"][name] = value
+        assert "x measured" not in text_of(host.run(other, executor)), name
+
+
+def test_forecasts_beside_pruning_are_other_work(host: InProcessHost) -> None:
+    """What another of the pack's nodes on the model is set to decides the time of a step too."""
+    executor = host.executor()
+    for ratio, compute in ((0.0, 1.0), (0.63, 0.6)):
+        for seed in (1, 2, 3):
+            both = graph(ratio=ratio, steps=8, seed=seed)
+            both["forecast"] = {
+                "class_type": "StepForecastApply",
+                "inputs": {"model": ["prune", 0], "compute": compute},
+            }
+            both["sample"]["inputs"]["model"] = ["forecast", 0]
+            text = text_of(host.run(both, executor))
+    assert "not enough runs to say" in text
+
+
+def test_forecasts_and_pruning_on_one_model_are_one_report(host: InProcessHost) -> None:
+    both = graph(steps=10)
+    both["forecast"] = {"class_type": "StepForecastApply", "inputs": {"model": ["prune", 0], "compute": 0.6}}
+    both["sample"]["inputs"]["model"] = both["report"]["inputs"]["model"] = ["forecast", 0]
+    run = host.run(both)
+    assert "AT-EDM and Step Forecast" in text_of(run)
+    assert "of 10 evaluations" in text_of(run)
+    assert "tokens kept" in text_of(run)
+    assert "traced" not in text_of(run)
+
+
+def test_the_distance_from_the_full_models_picture_is_measured(host: InProcessHost) -> None:
+    found = graph(steps=3)
+    found["off"] = {"class_type": "ATEDMApply", "inputs": {"model": ["load", 0], "prune_ratio": 0.0}}
+    found["whole"], found["fewer"] = sampler(1, 3, "off", "empty"), sampler(1, 2, "off", "empty")
+    for name in ("whole", "fewer"):
+        found[f"{name} picture"] = {"class_type": "VAEDecode", "inputs": {"samples": [name, 0], "vae": ["load", 2]}}
+    found["report"]["inputs"] |= {"reference": ["whole picture", 0], "alternative": ["fewer picture", 0]}
+    run = host.run(found)
+    (panel,) = run.outputs["report"]["atedm_report"]
+    assert set(panel["distances"]) == {"result", "alternative"}
+    assert "result: PSNR" in text_of(run)
+    assert "alternative: PSNR" in text_of(run)
+    found["report"]["inputs"]["result"] = ["whole picture", 0]
+    (same,) = host.run(found).outputs["report"]["atedm_report"]
+    assert same["distances"]["result"]["ssim"] == pytest.approx(1.0)
+
+
+def test_the_flops_include_choosing_the_tokens(host: InProcessHost) -> None:
+    """Dearer rankings save less, and what was planned agrees with what was done."""
+    saved = {}
+    for ranking, voters in (("none", "lattice"), ("redundancy", "lattice"), ("self-attention", "all")):
+        sample(apply(host, shared_model("sdxl"), ranking=ranking, voters=voters, stand_in="grid"), steps=2)
+        record = records(host)[-1]
+        saved[ranking] = record.spent.saved_share
+        assert record.planned == pytest.approx(record.spent.saved_share, abs=0.02)
+    assert saved["none"] > saved["redundancy"] > saved["self-attention"]
 
 
 def test_a_model_that_is_not_pruned_is_told_so(host: InProcessHost) -> None:
     found = graph(report="latent")
     found["report"]["inputs"]["model"] = ["load", 0]
     run = host.run(found)
-    assert text_of(run).startswith("This model is not pruned")
-    assert len(run.outputs["report"]["images"]) == 1
+    assert text_of(run).startswith("Nothing was done to this model")
+    assert len(shown(run)) == 1
 
 
 def test_a_model_that_was_not_sampled_is_told_so(host: InProcessHost) -> None:
@@ -277,7 +336,7 @@ def test_a_report_that_cannot_be_made_costs_no_picture(
     def fail(*_: Any) -> None:
         raise RecursionError("maximum recursion depth exceeded")
 
-    monkeypatch.setattr(host.module("patches.unet.apply"), "keep_record", fail)
+    monkeypatch.setattr(host.module("patches.host.run_scope"), "keep_record", fail)
     assert torch.equal(sample(patched), expected)
     assert any("the result stands" in entry.message for entry in caplog.records)
 

@@ -1,4 +1,4 @@
-/** The plot's look, in the colours of the frontend's theme. */
+/** The look of plot, badge and report, in the colours of the frontend's theme. */
 
 const ID = "atedm-style"
 
@@ -35,6 +35,28 @@ const CSS = `
 .atedm-plot .unseen {
   position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap;
 }
+.atedm-badge {
+  box-sizing: border-box; padding: 5px 8px; border-radius: 6px;
+  font: 12px/1.25 Inter, Arial, sans-serif; color: var(--input-text); unicode-bidi: plaintext;
+  background: color-mix(in srgb, var(--tone) 22%, var(--component-node-widget-background, var(--comfy-input-bg)));
+  border-inline-start: 3px solid var(--tone); --tone: #7f8a96;
+}
+.atedm-badge[data-state=saved] { --tone: #2fa36b; } .atedm-badge[data-state=nothing] { --tone: #e08600; }
+.atedm-badge[data-state=sampling] { --tone: #2f9bf0; }
+.atedm-report {
+  box-sizing: border-box; height: 100%; padding: 10px; border-radius: 8px; overflow: auto;
+  display: flex; flex-direction: column; gap: 10px; color: var(--input-text);
+  background: var(--component-node-widget-background, var(--comfy-input-bg));
+  font: 13px/1.35 Inter, Arial, sans-serif; unicode-bidi: plaintext;
+}
+.atedm-report * { unicode-bidi: plaintext; text-align: start; }
+.atedm-report .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 10px 16px; }
+.atedm-report .figure { display: flex; flex-direction: column; }
+.atedm-report .figure strong { font-size: 17px; } .atedm-report .figure span { opacity: 0.75; font-size: 12px; }
+.atedm-report .main { grid-column: 1 / -1; } .atedm-report .main strong { font-size: 26px; }
+.atedm-report .why { margin: 0; padding: 6px 10px; border-inline-start: 3px solid #e08600; }
+.atedm-report .note { margin: 0; opacity: 0.75; }
+.atedm-report img { display: block; width: 100%; border-radius: 6px; }
 `
 
 /** Add it to the page, once. */

@@ -39,6 +39,7 @@ class CATCase:
         pruning: CAT Pruning, or not.
         held: after so many steps the last velocity is kept to the end, without any further call of the model.
         peer: another accelerator alone.
+        compute: share of evaluations that Step Forecast leaves real, beside or without pruning; `None` for all.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -46,11 +47,12 @@ class CATCase:
     held: int | None = None
     peer: Peer | None = None
     replay: bool = False
+    compute: float | None = None
 
     @property
     def unpruned(self) -> bool:
         """Whether nothing at all is done to the model."""
-        return self.pruning is None and self.held is None and self.peer is None
+        return all(one is None for one in (self.pruning, self.held, self.peer, self.compute))
 
     @property
     def key(self) -> str:
@@ -61,4 +63,6 @@ class CATCase:
             told["control"] = self.pruning.control
         if self.peer is not None:
             told["peer"] = asdict(self.peer)
+        if self.compute is not None:
+            told["compute"] = self.compute
         return hashlib.sha1(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ...pack.atedm_core.dit.schedule import DEFAULT_SCHEDULE
+from ...pack.atedm_core.dit.selection import DEFAULT_SELECTION
 from ..captions import CaptionSet
 from ..cases import Peer, Row, Sampling
 from .cases import PUBLISHED_SCHEDULE, PUBLISHED_SELECTION, CATCase, CATPruning
@@ -81,6 +83,13 @@ BUDGETS: dict[str, CATPruning] = {
 }
 """At FLOPs of their own."""
 
+AT_COST_OF_LAZY = {8: 0.95, 12: 0.75, 20: 0.55, 28: 0.52}
+"""Keep ratios by steps of the run, at which the node's schedule costs about what LazyCache does there."""
+AS_CHEAP = {8: 0.625, 12: 0.58, 20: 0.52, 28: 0.5}
+"""Real evaluations by steps of the run that cost what the node's defaults do there."""
+COMPUTE_BESIDE, KEEP_BESIDE = 0.75, 0.6
+"""Real evaluations and keep ratio that cost as much together."""
+
 LAZY = {"LazyCache 0.2": Peer("lazy_cache", (("threshold", 0.2),))}
 
 
@@ -93,10 +102,34 @@ def build(captions: CaptionSet = "choose", count: int = COUNT) -> dict[str, list
         return made + fewer(group, steps, captions, count)
 
     groups = {f"cat {steps} steps": _by_steps(steps, captions, count, rows) for steps in STEPS}
+    groups |= {f"cat defaults {steps} steps": _defaults(steps, captions, count) for steps in STEPS}
     groups["cat options"] = rows("cat options", OPTIONS_STEPS, OPTIONS)
     groups["cat budgets"] = rows("cat budgets", OPTIONS_STEPS, BUDGETS)
     groups["cat long"] = _against_long(captions, count)
     return groups
+
+
+def _defaults(steps: int, captions: CaptionSet, count: int) -> list[Row]:
+    """The node's defaults beside what was published, and beside forecasts of whole evaluations, alone and together."""
+    group, sampling = f"cat defaults {steps} steps", Sampling(steps)
+
+    def ours(keep: float, control: str | None = None) -> CATPruning:
+        return CATPruning(replace(DEFAULT_SELECTION, keep_ratio=keep), DEFAULT_SCHEDULE, control)
+
+    turns = replace(SCATTERED, keep_ratio=DEFAULT_SELECTION.keep_ratio)
+    found = {
+        "as published": CATCase(sampling, CATPruning()),
+        "CAT Pruning, defaults": CATCase(sampling, ours(DEFAULT_SELECTION.keep_ratio)),
+        "the same, nothing moved": CATCase(sampling, ours(DEFAULT_SELECTION.keep_ratio, "unmoved")),
+        "the same, plain turns": CATCase(sampling, CATPruning(turns, DEFAULT_SCHEDULE)),
+        "Step Forecast": CATCase(sampling, compute=AS_CHEAP[steps]),
+        "CAT Pruning and Step Forecast": CATCase(sampling, ours(KEEP_BESIDE), compute=COMPUTE_BESIDE),
+        "CAT Pruning, keep 0.3": CATCase(sampling, ours(0.3)),
+        "CAT Pruning at LazyCache's cost": CATCase(sampling, ours(AT_COST_OF_LAZY[steps])),
+        **{name: CATCase(sampling, peer=peer) for name, peer in LAZY.items()},
+    }
+    rows = [Row(group, name, case, captions, count) for name, case in found.items()]
+    return rows + fewer(group, steps, captions, count)
 
 
 def _by_steps(

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 RANDOM_SEED = 77
-CONTROLS = ("random", "largest change")
+CONTROLS = ("random", "largest change", "unmoved")
 
 
 def selector(control: str | None, base: type) -> type:
     """A token selector that chooses by `control`, one of `CONTROLS`, and is like `base` in all else; `base` for `None`.
+
+    The one called `unmoved` chooses as `base` does, and tells nobody how long tokens have waited, so that what is kept
+    of the others stays as it is.
 
     Raises:
         ValueError: another name.
@@ -21,6 +24,13 @@ def selector(control: str | None, base: type) -> type:
         return base
     if control not in CONTROLS:
         raise ValueError(f"control is {control!r}: choose one of {', '.join(CONTROLS)}")
+
+    if control == "unmoved":
+
+        class Unmoved(base):
+            waited = None
+
+        return Unmoved
 
     class Control(base):
         def __init__(self, *given: Any) -> None:

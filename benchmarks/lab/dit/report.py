@@ -76,6 +76,8 @@ def table(found: Sequence[Line]) -> str:
     shown = [line for line in found if not line.get("fewer_steps")]
     rows = [_cells(line) for line in shown]
     head = ["", "PSNR, dB", "latent error", "same scene", "FLOPs", "to round robin, dB", "to fewer steps, dB"]
+    if not any("against_round_robin" in line for line in shown):
+        head, *rows = ([*row[:-2], row[-1]] for row in (head, *rows))
     first = shown[0]
     note = f"{first['pictures']} captions of the set *{first['captions']}*"
     return markdown(head, rows) + f"\n\n{note}; the unpruned pictures are right in {first['reference_right']:.0%}."

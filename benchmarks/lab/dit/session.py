@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from ... import peers
+from ...pack.atedm_core.dit.expected_error import ExpectedErrorSelector
 from ...pack.atedm_core.dit.flops import TransformerStructure, sd3_structure, transformer_flops
 from ...pack.atedm_core.dit.selection import TokenSelector
+from ...pack.atedm_core.forecast_plan import ForecastSettings
 from ..captions import Caption
 from ..cases import Sampling
 from ..drawing import Conditioning, Drawn, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
@@ -80,14 +82,18 @@ class Session:
         return replace(full, fixed_macs=fixed)
 
     def _patched(self, case: CATCase) -> Any:
-        if case.pruning is not None:
-            from ...pack.patches.dit.apply import apply_cat
+        from ...pack.patches.dit.apply import apply_cat
+        from ...pack.patches.steps.apply import apply_forecast
 
-            chosen, select = case.pruning, selector(case.pruning.control, TokenSelector)
-            return apply_cat(self.model, chosen.selection, chosen.schedule, select=select)
+        model, chosen = self.model, case.pruning
+        if chosen is not None:
+            base = ExpectedErrorSelector if chosen.selection.choose_by == "expected error" else TokenSelector
+            model = apply_cat(model, chosen.selection, chosen.schedule, select=selector(chosen.control, base))
+        if case.compute is not None:
+            model = apply_forecast(model, ForecastSettings(case.compute))
         if case.peer is not None:
-            return getattr(peers, case.peer.name)(self.model, **dict(case.peer.arguments))
-        return self.model
+            model = getattr(peers, case.peer.name)(model, **dict(case.peer.arguments))
+        return model
 
     def _sample(
         self,

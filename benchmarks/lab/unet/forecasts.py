@@ -3,7 +3,8 @@
     python dev.py bench forecasts [--subject photographs] [--steps 8 20 50] [--samplers euler dpmpp_2m] [--captions 4]
                                   [--set confirm] [--methods auto "fewer steps"]
 
-Latents of the demo model, or of the photographs' model, in ComfyUI's own sampler, as PSNR from the full run with the same seed (peak: four standard
+Latents of the demo model, or of the photographs' model, in ComfyUI's own sampler, as PSNR from the full run with the
+same seed (peak: four standard
 deviations of the full run's latent), and cost as a share of the full run's FLOPs on SDXL at 1024 px. Every row is kept
 at once in benchmarks/out/forecasts, and the same command goes on after an interruption. Results and table go to
 benchmarks/results/forecasts.json and docs/forecasts.md.

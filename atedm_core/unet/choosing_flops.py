@@ -1,0 +1,49 @@
+"""What it costs to choose tokens: ranking them and finding their stand-ins, in closed form.
+
+Two operations per multiply-add, one sample, as in `flops`. Counted are matrix products; sorting, gathering and filling
+in move memory instead, and are measured.
+"""
+
+from __future__ import annotations
+
+from .flops import CONTEXT_TOKENS
+from .ranking import LATTICE_VOTERS
+from .redundancy import anchors_of, picked_first
+from .settings import PruneSettings
+
+
+def choosing_flops(
+    settings: PruneSettings,
+    width: int,
+    tokens: int,
+    kept: int,
+    *,
+    remembered: bool = False,
+    context_tokens: int = CONTEXT_TOKENS,
+) -> int:
+    """Of one attention block of so many `tokens` and channels (`width`) in which `kept` stay; 0 where all do.
+
+    A `remembered` ranking costs nothing again.
+    """
+    if kept >= tokens:
+        return 0
+    ranking = 0 if remembered else _ranking_products(settings, tokens, kept, context_tokens)
+    stand_ins = 0
+    if settings.recovery != "zero" and settings.stand_in != "grid":
+        # by attention the log-sum-exp of every row comes first, unless the layer's kernel gave it
+        stand_ins = (tokens - kept) * kept
+    return 2 * width * (ranking + stand_ins)
+
+
+def _ranking_products(settings: PruneSettings, tokens: int, kept: int, context_tokens: int) -> int:
+    """Pairs of tokens that are compared."""
+    if settings.ranking == "redundancy":
+        anchors = anchors_of(tokens)
+        return tokens * (anchors + picked_first(tokens, anchors, kept))
+    if settings.ranking == "none":
+        return 0
+    if settings.ranking == "cross-attention":
+        return (1 + 4 * settings.iterations) * tokens * context_tokens
+    voters = min(tokens, LATTICE_VOTERS) if settings.voters == "lattice" else tokens
+    # the log-sum-exp of the voters' rows, then one attention call, two products, a round
+    return (2 + 2 * settings.iterations) * voters * tokens
