@@ -9,7 +9,7 @@ import pytest
 import torch
 from in_process import InProcessHost
 from torch.nn.functional import scaled_dot_product_attention
-from watching import apply, relative_error, sample, shared_model
+from watching import apply, relative_error, sample, shared_model, transformers
 
 HEADS, SIZE, TOKENS, KEPT = 3, 16, 40, 12
 
@@ -111,3 +111,24 @@ def test_merging_changes_the_picture_and_none_is_the_paper(host: InProcessHost, 
     merged = sample(apply(host, model, merge=merge))
     assert not torch.equal(merged, none)
     assert relative_error(merged, full) < 2 * relative_error(none, full)
+
+
+def test_cross_attention_stays_as_it_is_where_a_patch_had_self_attention_run_on_more_tokens(
+    host: InProcessHost,
+) -> None:
+    """Even with as many text tokens as tokens were kept."""
+    layer = transformers(shared_model("sdxl"))["input", 4].transformer_blocks[1]
+    generator = torch.Generator().manual_seed(2)
+    hidden = torch.randn(2, KEPT, layer.n_heads * layer.d_head, generator=generator)
+    text = torch.randn(2, KEPT, layer.attn2.to_k.in_features, generator=generator)
+    patches = {
+        "attn1_patch": [lambda q, k, v, options: tuple(torch.cat([x, x], dim=1) for x in (q, k, v))],
+        "attn1_output_patch": [lambda out, options: out[:, :KEPT]],
+    }
+    weighted = host.module("patches.unet.weighted_attention").WeightedAttention(few_of_many(host))
+    with torch.inference_mode():
+        plain, found = (
+            layer(hidden.clone(), context=text, transformer_options=options)
+            for options in ({"patches": patches}, weighted.weigh({"patches": patches}))
+        )
+    assert torch.equal(found, plain)
