@@ -16,6 +16,7 @@ from .types import (
     ALIASES,
     advanced_combo,
     advanced_count,
+    checked_latent,
     checked_model,
     checked_schedule,
     named_output,
@@ -88,8 +89,9 @@ class ATEDMBudget(io.ComfyNode):
         structure = describe_unet(supported_unet(checked_model(model), "AT-EDM Budget"))
         wanted = checked_schedule(schedule) or DEFAULT_SCHEDULE
         wanted.check_levels(structure)
-        if latent is not None:
-            height, width = (LATENT_SCALE * side for side in latent["samples"].shape[-2:])
+        samples = checked_latent("latent", latent)
+        if samples is not None:
+            height, width = (LATENT_SCALE * side for side in samples.shape[-2:])
         size = (height // LATENT_SCALE, width // LATENT_SCALE)
         budget = solve_budget(structure, size, saving, wanted, settings=PruneSettings(**advanced))
         ratio = PlannedRatio(budget.schedule.prune_ratio, size)

@@ -18,7 +18,7 @@ from ..report.distance import Distance, distance
 from ..report.panel import panel_of
 from ..report.record import RunRecord, with_forecasts
 from ..report.text import describe_run
-from .types import ALIASES, checked_model, named_output
+from .types import ALIASES, checked_image, checked_model, named_output
 
 _NOTHING_APPLIED = (
     "Nothing was done to this model. Connect the model that comes out of AT-EDM Apply, CAT Pruning Apply, Step "
@@ -92,6 +92,7 @@ class ATEDMReport(io.ComfyNode):
         from ..report.chart import draw_chart
 
         checked_model(model)
+        pictures = checked_image("reference", reference), checked_image("alternative", alternative)
         methods = [one(model) for one in (applied_method, applied_cat, applied_auto, applied_forecast)]
         applied = [method for method in methods if method is not None]
         if not applied:
@@ -102,7 +103,7 @@ class ATEDMReport(io.ComfyNode):
             return _say("No run to report", _NO_RUN)
         record = records[0] if len(records) == 1 else with_forecasts(records[0], records[-1])
         measured = measured_speed(record) if record.pruned and len(records) == 1 else None
-        distances, fits = _distances(result, reference, alternative)
+        distances, fits = _distances(result, *pictures)
         text = describe_run(record, measured, distances)
         notes = [] if all(traced for _, traced in found) else [_NOT_TRACED]
         notes += [] if fits else [_OTHER_SIZE]

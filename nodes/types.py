@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 
 from ..atedm_core.unet.schedule import DSAPSchedule
@@ -68,6 +69,21 @@ def checked_model(value: Any) -> Any:
     """
     if not hasattr(value, "get_model_object"):
         raise ValueError(f"model is a {type(value).__name__}: connect the MODEL output of a loader")
+    return value
+
+
+def checked_latent(name: str, value: Any) -> torch.Tensor | None:
+    """The samples of a LATENT input, `None` where it was left open; a ValueError names something else."""
+    samples = value.get("samples") if isinstance(value, dict) else None
+    if value is not None and not isinstance(samples, torch.Tensor):
+        raise ValueError(f"{name} is a {type(value).__name__}: connect a LATENT, or leave the input open")
+    return samples
+
+
+def checked_image(name: str, value: Any) -> torch.Tensor | None:
+    """The pictures of an IMAGE input, `None` where it was left open; a ValueError names something else."""
+    if value is not None and not (isinstance(value, torch.Tensor) and value.ndim == 4):
+        raise ValueError(f"{name} is a {type(value).__name__}: connect an IMAGE, or leave the input open")
     return value
 
 

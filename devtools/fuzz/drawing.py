@@ -15,7 +15,7 @@ NodeCall = tuple[str, Inputs]
 CHECKS = ("off", "repeat", "in turn", "interrupt", "unpatched", "report")
 UNET_NODES = ("ATEDMApply", "ATEDMApply", "StepForecastApply", "ATEDMAuto")
 TRANSFORMER_NODES = ("CATPruningApply", "CATPruningApply", "StepForecastApply", "ATEDMAuto")
-LINKED = ("MODEL", "ATEDM_SCHEDULE")
+VALUES = ("FLOAT", "INT", "COMBO", "BOOLEAN")
 CHEAP_SAMPLERS = 0.9  # dpm_adaptive takes dozens of calls and says little that the others do not
 MOST_IN_HALF = 5
 HALF = ("bfloat16", "float16")
@@ -98,7 +98,7 @@ def draw_case(seed: int, host: Any) -> Case:
 
 def draw_inputs(rng: random.Random, kind: Any) -> Inputs:
     """A value within its limits for every input of a node that is not a link."""
-    return {one.id: _value(rng, one) for one in kind.GET_SCHEMA().inputs if one.get_io_type() not in LINKED}
+    return {one.id: _value(rng, one) for one in kind.GET_SCHEMA().inputs if one.get_io_type() in VALUES}
 
 
 def describe(case: Case) -> Mapping[str, Any]:

@@ -43,7 +43,7 @@ def graph(node_id: str) -> dict[str, Any]:
             given[one["id"]] = ["2" if node_id == "ATEDMReport" else "1", 0]
         elif one["id"] == "result":
             given[one["id"]] = ["3", 0]
-        elif one["type"] != "ATEDM_SCHEDULE":
+        elif "default" in one:
             given[one["id"]] = one["default"]
     kind = "sd3" if node_id == "CATPruningApply" else "sdxl"
     return {
