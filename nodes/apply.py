@@ -67,7 +67,7 @@ class ATEDMApply(io.ComfyNode):
                     "What a dropped token gets back. 'update': its own state and its stand-in's change. 'copy': its "
                     "stand-in's state, as in the paper. 'interpolate': a blend of the nearest kept tokens. 'zero': "
                     "nothing. 'temporal': its own last change, remembered from an earlier step, while all tokens take "
-                    "turns; about as near to the full model as 'update', for some memory (84 MB for SDXL at 1024 px).",
+                    "turns; further from the full model than 'update', for some memory (84 MB for SDXL at 1024 px).",
                 ),
                 advanced_combo(
                     "stand_in",

@@ -16,8 +16,8 @@ LEAST_SHARE = 0.4
 """Of a run's FLOPs. Below, nothing was measured that came nearer to the full run than fewer steps."""
 MOST_SHARE_TO_FORECAST = 0.7
 """Of a run's FLOPs: where more may be spent, tokens alone come nearer than with forecasts beside."""
-FEWEST_TO_FORECAST = 12
-"""Steps of a run: with fewer, tokens alone come nearer than with forecasts beside."""
+FEWEST_TO_FORECAST = 16
+"""Steps of a run: at 12 tokens alone come nearer than with forecasts beside, at 20 it is the other way round."""
 FEWEST_TO_PRUNE = 8
 """Steps of a run: with fewer there is no time for turns, and nothing was measured."""
 

@@ -63,7 +63,7 @@ def test_few_steps_of_a_transformer_run_in_full_and_the_log_says_so(
     assert "tokens are not pruned" in said(caplog)
 
 
-@pytest.mark.parametrize(("steps", "forecast"), [(8, False), (12, True)])
+@pytest.mark.parametrize(("steps", "forecast"), [(8, False), (20, True)])
 def test_a_transformer_is_forecast_and_its_tokens_are_pruned(
     host: InProcessHost, caplog: pytest.LogCaptureFixture, steps: int, forecast: bool
 ) -> None:
