@@ -79,10 +79,20 @@ def test_real_evaluations_go_where_steps_are_long():
     assert letters[20:].count("R") > letters[:20].count("R") + 3
 
 
-def test_real_evaluations_go_where_noise_is_strong():
-    sigmas = [100.0 * 0.9**step for step in range(50)] + [0.0]
+def test_real_evaluations_go_where_a_model_decides_what_to_draw():
+    sigmas = [30.0 * 0.9**step for step in range(50)] + [0.0]
     letters = play(ForecastSettings(0.5), sigmas, lambda sigma: 0.01)
-    assert letters[:20].count("R") > letters[30:].count("R") + 3
+    assert letters[:20].count("R") > letters[30:].count("R") + 2
+
+
+def test_a_schedule_that_stays_long_in_pure_noise_leaves_its_budget_for_the_picture():
+    """Karras with zero-terminal SNR: 12 of 20 steps end at noise over signal 50 or more."""
+    low, high = 0.03 ** (1 / 7), 4500.0 ** (1 / 7)
+    sigmas = [(high + step / 19 * (low - high)) ** 7 for step in range(20)] + [0.0]
+    letters = play(ForecastSettings(0.6), sigmas, lambda sigma: 0.01)
+    picture = letters[sum(sigma > 50.0 for sigma in sigmas[:-1]) :]
+    assert picture.count("R") > 0.6 * len(picture)
+    assert "..." not in picture
 
 
 @pytest.mark.parametrize("multistep", [False, True])
