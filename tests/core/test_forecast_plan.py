@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atedm_core.forecast_plan import WORST_ERROR, BudgetController, ForecastSettings
+from atedm_core.forecast_plan import WORST_ERROR, BudgetController, ForecastSettings, error_profile
 from atedm_core.forecast_schedule import EvaluationSchedule, repayment_weights, step_weights
 
 
@@ -79,10 +79,10 @@ def test_real_evaluations_go_where_steps_are_long():
     assert letters[20:].count("R") > letters[:20].count("R") + 3
 
 
-def test_real_evaluations_go_where_a_model_decides_what_to_draw():
-    sigmas = [30.0 * 0.9**step for step in range(50)] + [0.0]
-    letters = play(ForecastSettings(0.5), sigmas, lambda sigma: 0.01)
-    assert letters[:20].count("R") > letters[30:].count("R") + 2
+def test_an_error_costs_most_where_a_model_decides_what_to_draw():
+    between = error_profile(-math.log(14.0))
+    assert between > 1.5 * error_profile(-math.log(1.0))
+    assert between > 1.1 * error_profile(-math.log(150.0))
 
 
 def test_a_schedule_that_stays_long_in_pure_noise_leaves_its_budget_for_the_picture():
