@@ -217,6 +217,13 @@ def test_pruned_pass(host: InProcessHost, monkeypatch: pytest.MonkeyPatch, kind:
     total = options[host.module("patches.unet.run").RUN_KEY].total()
     assert total.pruned_calls == total.calls == len(structure.blocks)
     full = full_flops(kind, latent)
+    choosing = host.module("atedm_core.unet.choosing_flops").choosing_flops
+    kept_tokens = host.module("atedm_core.tokens").kept_tokens
+    settings = host.module("atedm_core.unet.settings").PruneSettings()
+    for block in structure.blocks:
+        height, width = structure.grid(block.level, latent)
+        kept = kept_tokens(height * width, 0.63)
+        expected += choosing(settings, block.width, height * width, kept)
     assert total.flops_full - total.flops == pytest.approx(full - expected, rel=0.01)
 
 

@@ -104,7 +104,7 @@ def test_cat_on_few_steps_says_so(host: InProcessHost, sent: list[Any]) -> None:
     found = graph()
     found["load"]["inputs"]["kind"] = "sd3"
     found["empty"] = {"class_type": "EmptySD3LatentImage", "inputs": {"width": 384, "height": 288, "batch_size": 1}}
-    inputs = {"model": ["load", 0], "keep_ratio": 0.3, "warmup": 0.29}
+    inputs = {"model": ["load", 0], "keep_ratio": 0.3, "warmup": 0.29, "least_full_steps": 4}
     found["prune"] = {"class_type": "CATPruningApply", "inputs": inputs}
     host.run(found)
     ended = told(sent)[-1]

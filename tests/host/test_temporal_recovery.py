@@ -32,6 +32,10 @@ def temporal(host: InProcessHost, kind: str = "sdxl", ratio: float = 0.63, **inp
     return apply(host, shared_model(kind), ratio, recovery="temporal", **inputs)
 
 
+TOP = {"selection": "top-k"}
+"""Tokens are then chosen alike whether they take turns or not, as long as none has waited longer than another."""
+
+
 class Visits:
     """What every visit of the memory found, by condition and block: noise levels and ages."""
 
@@ -91,7 +95,7 @@ def test_the_first_call_alone_is_the_stand_ins_update(host: InProcessHost) -> No
     compared = 0
     for seed in (1, 2, 3):
         plain, one = watched_sample(apply(host, shared_model("sdxl")), steps=1, cfg=1.0, seed=seed)
-        found, other = watched_sample(temporal(host), steps=1, cfg=1.0, seed=seed)
+        found, other = watched_sample(temporal(host, **TOP), steps=1, cfg=1.0, seed=seed)
         if same_choices(one.events(), other.events()):
             assert relative_error(found, plain) < 1e-5
             compared += 1
@@ -124,11 +128,11 @@ def test_steps_without_pruning_fill_the_memory_and_stay_bit_identical(
 @pytest.mark.parametrize("point", POINTS)
 def test_a_whole_pass_remembers_what_a_pruned_pass_would(host: InProcessHost, visits: Visits, point: str) -> None:
     """In the first block, where inputs are still equal, with one token of 64 dropped in the other run."""
-    late = schedule(host, early_percent=1.0, early_blocks="all")
-    sample(temporal(host, schedule=late, prune_from=point, **ATTENDING), steps=2, cfg=1.0)
+    late, own = schedule(host, early_percent=1.0, early_blocks="all"), {"merge": "none", **ATTENDING}
+    sample(temporal(host, schedule=late, prune_from=point, **own), steps=2, cfg=1.0)
     whole = first_block(visits)[-1][1]
     visits.seen.clear()
-    sample(temporal(host, ratio=0.01, prune_from=point, **ATTENDING), steps=2, cfg=1.0)
+    sample(temporal(host, ratio=0.01, prune_from=point, **own), steps=2, cfg=1.0)
     pruned = first_block(visits)[-1][1]
     assert whole.known.all()
     assert pruned.known.sum() == pruned.known.numel() - 1
@@ -258,7 +262,7 @@ def test_tiles_fall_back_to_the_stand_in(host: InProcessHost, visits: Visits) ->
         return clone
 
     how: dict[str, Any] = {"width": 512, "height": 128, "steps": 3, "cfg": 1.0}
-    out, calls = watched_sample(tiled(temporal(host)), **how)
+    out, calls = watched_sample(tiled(temporal(host, **TOP)), **how)
     assert_pruned(calls, out)
     for found in visits.seen.values():
         assert all(updates is None for _, updates in found)
@@ -354,11 +358,14 @@ def test_without_a_ranking_every_step_drops_where_asked_and_nothing_is_ranked(
         assert not same_choices([events[0]], [events[1]])
     (report,) = calls.reports
     cost, structure = host.module("atedm_core.unet.flops"), host.module("patches.unet.structure")
+    choosing_flops = host.module("atedm_core.unet.choosing_flops").choosing_flops
+    settings = host.module("atedm_core.unet.settings").PruneSettings("none", recovery="temporal")
     blocks = structure.describe_unet(shared_model("sdxl").model.diffusion_model).blocks
     for block in blocks:
         tokens = {1: 64, 2: 16}[block.level]
         kept = max(1, round(tokens * 0.37))
-        expected = cost.block_flops(block, tokens, kept, point=cost.prune_point(block.layers, point))
+        expected = cost.block_flops(block, tokens, kept, point=cost.prune_point(block.layers, point), weighted=True)
+        expected += choosing_flops(settings, block.width, tokens, kept)
         assert {t.flops for (_, name), t in report.tallies.items() if name == block.name} == {4 * expected}
 
 
