@@ -87,14 +87,14 @@ def desc(ui: Frontend) -> Any:
 
 def test_follows_every_input(ui: Frontend) -> None:
     node = ui.add("ATEDMSchedule")
-    desc(ui).to_contain_text("0% of the tokens are dropped until 30% of the noise range has gone, then 56%.")
-    desc(ui).to_contain_text("Other blocks: 56%")
+    desc(ui).to_contain_text("0% of the tokens are dropped until 30% of the noise range has gone, then 66%.")
+    desc(ui).to_contain_text("Other blocks: 66%")
     ui.set(node, "early_percent", 0.5)
     desc(ui).to_contain_text("until 50%")
     ui.set(node, "early_ratio", 0.2)
     desc(ui).to_contain_text("Spared blocks: 20%")
     ui.set(node, "ramp", "cosine")
-    desc(ui).to_contain_text("rises from 20% to 56%")
+    desc(ui).to_contain_text("rises from 20% to 66%")
     ui.set(node, "quarter_level", 0.5)
     desc(ui).to_contain_text("Other blocks (quarter resolution): 28%")
     expect(ui.plot().locator("path.spared")).to_have_count(2)
@@ -102,7 +102,7 @@ def test_follows_every_input(ui: Frontend) -> None:
     desc(ui).to_contain_text("All blocks (full, half, eighth resolution): the share")
     expect(ui.plot().locator("path.others")).to_have_count(0)
     ui.set(node, "early_blocks", "none")
-    desc(ui).to_contain_text("56% of the tokens are dropped throughout")
+    desc(ui).to_contain_text("66% of the tokens are dropped throughout")
     expect(ui.plot().locator(".early")).to_have_count(0)
 
 
@@ -122,7 +122,7 @@ def test_follows_what_a_user_does_with_the_mouse(ui: Frontend) -> None:
 def test_shows_the_ratio_of_the_connected_apply(ui: Frontend) -> None:
     schedule, apply = ui.add("ATEDMSchedule"), ui.add("ATEDMApply", 500)
     note = expect(ui.plot().locator(".note"))
-    note.to_have_text("For prune_ratio 0.56, the default: no AT-EDM Apply is connected.")
+    note.to_have_text("For prune_ratio 0.66, the default: no AT-EDM Apply is connected.")
     ui.set(apply, "prune_ratio", 0.4)
     ui.connect(schedule, apply, "schedule")
     note.to_have_text("For prune_ratio 0.4 of the connected AT-EDM Apply.")
@@ -134,7 +134,7 @@ def test_shows_the_ratio_of_the_connected_apply(ui: Frontend) -> None:
     note.to_have_text("For prune_ratio 0.25 of the first connected AT-EDM Apply.")
     ui.js("(ids) => ids.forEach((id) => app.graph.remove(app.graph.getNodeById(id)))", [apply, other])
     note.to_contain_text("the default")
-    desc(ui).to_contain_text("then 56%")
+    desc(ui).to_contain_text("then 66%")
 
 
 def test_inputs_turned_into_links(ui: Frontend) -> None:
@@ -143,7 +143,7 @@ def test_inputs_turned_into_links(ui: Frontend) -> None:
     note = expect(ui.plot().locator(".note"))
     ui.connect(schedule, apply, "schedule")
     ui.connect(budget, apply, "prune_ratio")
-    note.to_have_text("For prune_ratio 0.56, the default: the connected AT-EDM Apply gets its own in the run.")
+    note.to_have_text("For prune_ratio 0.66, the default: the connected AT-EDM Apply gets its own in the run.")
     ui.set(number, "value", 0.8)
     ui.connect(number, schedule, "early_percent")
     desc(ui).to_contain_text("until 80%")
@@ -237,8 +237,8 @@ def test_speaks_to_those_who_do_not_see_it(ui: Frontend) -> None:
     expect(image).to_have_count(1)
     expect(image).to_have_accessible_description(re.compile("^Spared blocks: 0% of the tokens"))
     rows = ui.plot().locator("table tr").all_inner_texts()
-    assert [row.split("\t") for row in rows[1:3]] == [["0%", "0%", "56%"], ["25%", "0%", "56%"]]
-    assert rows[3].split("\t") == ["50%", "56%", "56%"]
+    assert [row.split("\t") for row in rows[1:3]] == [["0%", "0%", "66%"], ["25%", "0%", "66%"]]
+    assert rows[3].split("\t") == ["50%", "66%", "66%"]
 
 
 def test_is_read_with_the_keyboard_and_the_mouse(ui: Frontend) -> None:
@@ -248,10 +248,10 @@ def test_is_read_with_the_keyboard_and_the_mouse(ui: Frontend) -> None:
     place = ui.js("([id]) => [...app.graph.getNodeById(id).pos]", [node])
     ui.plot().focus()
     ui.page.keyboard.press("ArrowRight")
-    note.to_have_text("0%: spared blocks 0%; other blocks 56%")
+    note.to_have_text("0%: spared blocks 0%; other blocks 66%")
     for _ in range(6):
         ui.page.keyboard.press("ArrowRight")
-    note.to_have_text("30%: all blocks 56%")
+    note.to_have_text("30%: all blocks 66%")
     expect(ui.plot().locator("line.cursor")).to_have_count(1)
     ui.page.keyboard.press("Escape")
     note.to_contain_text("prune_ratio")
@@ -259,7 +259,7 @@ def test_is_read_with_the_keyboard_and_the_mouse(ui: Frontend) -> None:
     box = ui.plot().locator("svg").bounding_box()
     assert box
     ui.page.mouse.move(box["x"] + 60, box["y"] + box["height"] / 2)
-    note.to_contain_text("other blocks 56%")
+    note.to_contain_text("other blocks 66%")
     ui.page.mouse.move(5, 5)
     note.to_contain_text("prune_ratio")
 
