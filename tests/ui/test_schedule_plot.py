@@ -96,7 +96,7 @@ def test_follows_every_input(ui: Frontend) -> None:
     ui.set(node, "ramp", "cosine")
     desc(ui).to_contain_text("rises from 20% to 66%")
     ui.set(node, "quarter_level", 0.5)
-    desc(ui).to_contain_text("Other blocks (quarter resolution): 28%")
+    desc(ui).to_contain_text("Other blocks (quarter resolution): 33%")
     expect(ui.plot().locator("path.spared")).to_have_count(2)
     ui.set(node, "early_blocks", "all")
     desc(ui).to_contain_text("All blocks (full, half, eighth resolution): the share")
