@@ -78,6 +78,7 @@ def host_command(arguments: Sequence[str]) -> int:
     cpu = not has_accelerator(host.python)
     command = server_command(host, port, cpu, options.extra)
     say(f"ComfyUI will be at http://127.0.0.1:{port} in a few seconds. Ctrl-C stops it.")
+    say("Its templates are this pack's; ComfyUI's own come with pictures of some hundred megabytes, not fetched here.")
     if options.demo_model:
         say(
             f"The demo model: Templates > {DEMO_FOLDER} > AT-EDM without a checkpoint. Or double-click the canvas and "
