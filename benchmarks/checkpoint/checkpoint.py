@@ -148,7 +148,7 @@ def draw(
 
 def _sampling(options: argparse.Namespace, checkpoint: Checkpoint) -> Sampling:
     default = Sampling() if checkpoint.kind == "demo" else PAPER_SAMPLING
-    given = {name: getattr(options, name) for name in asdict(default) if getattr(options, name) is not None}
+    given = {name: value for name in asdict(default) if (value := getattr(options, name, None)) is not None}
     return replace(default, **given)
 
 

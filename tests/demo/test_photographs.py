@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -102,6 +102,7 @@ def test_colours_have_their_words(rgb: tuple[int, int, int], word: str) -> None:
     assert main_colour(np.array([rgb] * 5, np.uint8)) == word
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))
 def test_every_colour_has_a_word_and_grays_are_never_coloured(red: int, green: int, blue: int) -> None:
     assert 0 <= colour_words(np.array([[red, green, blue]], np.uint8))[0] < len(COLOURS)

@@ -33,7 +33,7 @@ def temporal(host: InProcessHost, kind: str = "sdxl", ratio: float = 0.63, **inp
 
 
 TOP = {"selection": "top-k"}
-"""Tokens are then chosen alike whether they take turns or not, as long as none has waited longer than another."""
+"""Tokens are then chosen alike whether they take turns or not, while none has waited."""
 
 
 class Visits:
@@ -91,8 +91,7 @@ def test_tokens_take_turns_and_come_back_with_their_own_update(
 
 
 def test_the_first_call_alone_is_the_stand_ins_update(host: InProcessHost) -> None:
-    """Kept tokens differ in the last digit, which may turn a ranking: compared is where it did not."""
-    compared = 0
+    compared = 0  # only where a last digit did not turn a ranking
     for seed in (1, 2, 3):
         plain, one = watched_sample(apply(host, shared_model("sdxl")), steps=1, cfg=1.0, seed=seed)
         found, other = watched_sample(temporal(host, **TOP), steps=1, cfg=1.0, seed=seed)
@@ -359,7 +358,7 @@ def test_without_a_ranking_every_step_drops_where_asked_and_nothing_is_ranked(
     (report,) = calls.reports
     cost, structure = host.module("atedm_core.unet.flops"), host.module("patches.unet.structure")
     choosing_flops = host.module("atedm_core.unet.choosing_flops").choosing_flops
-    settings = host.module("atedm_core.unet.settings").PruneSettings("none", recovery="temporal")
+    settings = host.module("atedm_core.unet.settings").PruneSettings("none")
     blocks = structure.describe_unet(shared_model("sdxl").model.diffusion_model).blocks
     for block in blocks:
         tokens = {1: 64, 2: 16}[block.level]
