@@ -7,7 +7,7 @@ a run's steps with DSAP as the paper counts. Other models and sizes are given th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from demo.workflow import Node
@@ -22,7 +22,7 @@ Method = Literal["full", "tome", "paper", "pack"]
 
 SDXL_TFLOPS = unet_flops(sdxl(), SDXL_LATENT) / 1e12
 APPLY, SCHEDULE, BUDGET, TOME = "ATEDMApply", "ATEDMSchedule", "ATEDMBudget", "ATEDMBenchToMe"
-NO_DSAP = DSAPSchedule(early_percent=0.0, early_blocks="none")
+NO_DSAP = DSAPSchedule(early_percent=0.0, early_blocks="none", level_scales=())
 
 
 @dataclass(frozen=True)
@@ -128,17 +128,18 @@ def _plan(row: Row, offered: Mapping[str, Any]) -> Plan:
         return Plan(row, 0.0, round(SDXL_TFLOPS, 4), {})
     if row.method == "tome":
         # merging in every part of every layer leaves what pruning at the block's start leaves
-        ratio, tflops = _solved(_budget(row, NO_DSAP, "block start"))
+        ratio, tflops = _solved(_budget(row, NO_DSAP, replace(PAPER_SETTINGS, prune_from="block start")))
         return Plan(row, ratio, tflops, {"merge": {"class_type": TOME, "inputs": {"ratio": ratio}}})
     paper = row.method == "paper"
     inputs = paper_inputs(offered) if paper else {n: v for n, v in offered.items() if n != "prune_ratio"}
     schedule, note = (PAPER_SCHEDULE if paper else None), ""
     point: PrunePoint = inputs.get("prune_from", PAPER_SETTINGS.prune_from)
+    settings = PAPER_SETTINGS if paper else PruneSettings(prune_from=point)
     try:
-        budget = _budget(row, schedule or DSAPSchedule(), point)
+        budget = _budget(row, schedule or DSAPSchedule(), settings)
     except ValueError:
         schedule, note = NO_DSAP, "without DSAP, with which so much cannot be saved"
-        budget = _budget(row, schedule, point)
+        budget = _budget(row, schedule, settings)
     ratio, tflops = _solved(budget)
     nodes: dict[str, Node] = {"prune": {"class_type": APPLY, "inputs": {**inputs, "prune_ratio": ratio}}}
     if schedule is not None:
@@ -147,8 +148,8 @@ def _plan(row: Row, offered: Mapping[str, Any]) -> Plan:
     return Plan(row, ratio, tflops, nodes, note)
 
 
-def _budget(row: Row, schedule: DSAPSchedule, point: PrunePoint) -> Budget:
-    return solve_budget(sdxl(), SDXL_LATENT, 1.0 - row.tflops / SDXL_TFLOPS, schedule, PruneSettings(prune_from=point))
+def _budget(row: Row, schedule: DSAPSchedule, settings: PruneSettings) -> Budget:
+    return solve_budget(sdxl(), SDXL_LATENT, 1.0 - row.tflops / SDXL_TFLOPS, schedule, settings)
 
 
 def _solved(budget: Budget) -> tuple[float, float]:
