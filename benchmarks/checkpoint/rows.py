@@ -7,7 +7,7 @@ a run's steps with DSAP as the paper counts. Other models and sizes are given th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from demo.workflow import Node
@@ -128,7 +128,7 @@ def _plan(row: Row, offered: Mapping[str, Any]) -> Plan:
         return Plan(row, 0.0, round(SDXL_TFLOPS, 4), {})
     if row.method == "tome":
         # merging in every part of every layer leaves what pruning at the block's start leaves
-        ratio, tflops = _solved(_budget(row, NO_DSAP, replace(PAPER_SETTINGS, prune_from="block start")))
+        ratio, tflops = _solved(_budget(row, NO_DSAP, PruneSettings(prune_from="block start", merge="none")))
         return Plan(row, ratio, tflops, {"merge": {"class_type": TOME, "inputs": {"ratio": ratio}}})
     paper = row.method == "paper"
     inputs = paper_inputs(offered) if paper else {n: v for n, v in offered.items() if n != "prune_ratio"}
