@@ -94,8 +94,11 @@ def test_a_reload_and_another_workflow_in_between_lose_no_badge(
     expect(badge(ui)).to_have_count(0)
     ui.open(workflow)
     expect(badge(ui)).to_contain_text("never got past it")
-    ui.js("() => app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
-    ui.wait("() => Object.values(localStorage).some((kept) => kept.includes('ATEDMSchedule'))")
+    # the frontend keeps a draft when something has changed, and may be asked before it is ready to
+    ui.wait(
+        "() => { app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState();"
+        " return Object.values(localStorage).some((kept) => kept.includes('ATEDMSchedule')) }"
+    )
     ui.load()
     expect(badge(ui)).to_contain_text("never got past it")
     ui.close()
