@@ -116,6 +116,7 @@ def test_measured_speed_and_distance_are_there_once_there_is_enough_to_say(ui: F
     assert re.search(r"\(\d+ runs, \d+ with prune_ratio 0\)", text)
     assert "PSNR" in text
     assert "SSIM" in text
+    bring(ui, node["ATEDMApply"])
     badges = ui.page.locator(".atedm-badge[data-state=saved]")
     expect(badges).to_contain_text("x measured")
 
