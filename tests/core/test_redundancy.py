@@ -136,11 +136,10 @@ def test_lengths_beyond_half_precision_change_nothing():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("age", [None, torch.ones(1, 256)])
-def test_tokens_all_alike_are_kept_evenly_and_stand_in_for_their_neighbours(dtype, age):
+def test_tokens_all_alike_are_kept_evenly_and_stand_in_for_their_neighbours(dtype):
     hidden = torch.ones(1, 256, 16, dtype=dtype)
     ranking = PruneSettings()
-    subset = select_tokens(ranking, rank_states(ranking, hidden, 96, (16, 16)), 96, (16, 16), age)
+    subset = select_tokens(ranking, rank_states(ranking, hidden, 96, (16, 16)), 96, (16, 16))
     rows, columns = subset.keep_index[0] // 16, subset.keep_index[0] % 16
     quarters = [int(((rows // 8 == y) & (columns // 8 == x)).sum()) for y in (0, 1) for x in (0, 1)]
     assert quarters == [24, 24, 24, 24]

@@ -30,8 +30,6 @@ DEFAULTS = PruneSettings()
 SCHEDULE = SDXL_SCHEDULE
 BASE = Sampling()
 PAPER = Pruning(PAPER_SCHEDULE, PAPER_SETTINGS)
-NEWER_RECOVERIES = tuple(one for one in RECOVERIES if one not in ("update", "copy", "zero", "interpolate"))
-"""What the pack offers beyond its first four; they join the main table by themselves."""
 GWPR = replace(DEFAULTS, ranking="self-attention")
 """The defaults, but for what ranks: page rank over attention, in whose place the controls are put."""
 LEAST_REDUNDANT = Pruning(SCHEDULE, replace(GWPR, selection="top-k"), "least redundant")
@@ -73,7 +71,6 @@ def build(progress: Progress, sizes: Sizes) -> dict[str, list[Row]]:
         "selection": _selection(sizes),
         "recovery": _recovery(sizes),
         "merge": _merge(sizes),
-        "temporal": _temporal(sizes, solve),
         "schedule": _schedule(sizes, solve),
         "points": _points(sizes, solve),
         "ratio": _ratio(sizes),
@@ -161,8 +158,7 @@ def _main(sizes: Sizes, solve: _Solver) -> list[Row]:
             solve("half level at 0.5", level_scales=HALF_LESS),
         ]
     )
-    prunings |= {f"recovery {one}": with_settings(recovery=one) for one in NEWER_RECOVERIES}
-    spared = ("G-WPR", "random", "even grid", *(f"recovery {one}" for one in NEWER_RECOVERIES))
+    spared = ("G-WPR", "random", "even grid")
     prunings |= {f"{name}, the paper's schedule": in_papers_schedule(prunings[name]) for name in spared}
     rows = [_row("main", name, pruning, sizes.main, "confirm") for name, pruning in prunings.items()]
     return rows + [_fewer("main", "confirm", sizes.main, BASE, steps) for steps in FEWER[20]]
@@ -193,27 +189,6 @@ def _recovery(sizes: Sizes) -> list[Row]:
         for recovery, stand_in in dict.fromkeys(choices)
         for n in (sizes.ablation,)
     ]
-
-
-def _temporal(sizes: Sizes, solve: _Solver) -> list[Row]:
-    """Temporal recovery, where the pack has it: its memory may want whole steps early, and turns need no ranking."""
-    if "temporal" not in RECOVERIES:
-        return []
-    settings = replace(DEFAULTS, recovery="temporal")
-    found = [("defaults", Pruning()), (f"temporal (ratio {SCHEDULE.prune_ratio})", Pruning(SCHEDULE, settings))]
-    found += [
-        ("temporal, top-k", Pruning(SCHEDULE, replace(settings, selection="top-k"))),
-        ("temporal, random", by_attention("random", recovery="temporal")),
-        ("temporal, G-WPR", by_attention(recovery="temporal")),
-        ("temporal, no ranking", Pruning(SCHEDULE, replace(settings, ranking="none"))),
-        ("temporal, the paper's schedule (ratio 0.63)", Pruning(PAPER_SCHEDULE, settings)),
-    ]
-    found += [
-        solve(f"temporal, all early, {percent:g}", settings, early_percent=percent, early_blocks="all")
-        for percent in (0.05, 0.1, 0.15, 0.2)
-    ]
-    found += [solve(f"temporal, {point}", replace(settings, prune_from=point)) for point in PRUNE_POINTS[1:]]
-    return [_row("temporal", name, pruning, sizes.ablation) for name, pruning in found]
 
 
 def _schedule(sizes: Sizes, solve: _Solver) -> list[Row]:
@@ -372,7 +347,6 @@ def _progress(sizes: Sizes) -> list[Row]:
         "half level only": Pruning(replace(always, level_scales=(1.0, 1.0, 0.0))),
         "both levels alike": Pruning(replace(always, level_scales=BOTH_LEVELS)),
     }
-    found |= {f"recovery {one}": Pruning(always, replace(DEFAULTS, recovery=one)) for one in NEWER_RECOVERIES}
     return [_row("progress", name, pruning, sizes.map, replay=True) for name, pruning in found.items()]
 
 

@@ -16,7 +16,6 @@ TITLES = {
     "selection": "Which tokens stay",
     "recovery": "What a dropped token gets back, and from which stand-in",
     "merge": "What a kept token is to those that it stands for",
-    "temporal": "Temporal recovery",
     "schedule": "Schedules that spend the same FLOPs on SDXL",
     "points": "Where in the block tokens are dropped",
     "ratio": "How many tokens are dropped",
