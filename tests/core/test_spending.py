@@ -99,4 +99,3 @@ def test_of_many_steps_more_are_forecast_and_the_others_pruned_less():
     many, few = (spend(2.0, steps, "one step", 4, cost_of) for steps in (50, 8))
     assert many.compute < 0.75 < few.compute
     assert many.prune_ratio < few.prune_ratio
-    assert found.prune_ratio <= 0.2
