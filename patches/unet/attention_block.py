@@ -15,6 +15,7 @@ from ...atedm_core.unet.choosing_flops import choosing_flops
 from ...atedm_core.unet.flops import block_flops
 from ...atedm_core.unet.structure import AttentionBlock
 from ...report.record import Tally
+from .compiled import is_plain
 from .full_grid import Options
 from .memory import Ranking
 from .pruning_pass import PruningPass
@@ -85,15 +86,20 @@ class _Call:
 
 
 def _run_block(call: _Call, layer: SpatialTransformer, x: Tensor, context: Any) -> Tensor:
-    method, block, options = call.run.method, call.block, call.options
-    keep = kept_tokens(call.tokens, method.schedule.ratio(call.progress, block))
+    run, block, options = call.run, call.block, call.options
+    keep = kept_tokens(call.tokens, run.method.schedule.ratio(call.progress, block))
     foreign = foreign_code(layer) if keep < call.tokens else None
     if foreign is not None:
-        call.run.leave_alone(block, foreign)
+        run.leave_alone(block, foreign)
         keep = call.tokens
     if keep == call.tokens:
         call.record(keep)
-        return layer(x, context, options)
+        if run.compiled is None or foreign is not None or not is_plain(options):
+            return layer(x, context, options)
+        hidden = _enter(layer, x)
+        for inner, text in zip(layer.transformer_blocks, call.contexts, strict=True):
+            hidden = run.compiled(inner, hidden, text, None)
+        return _leave(layer, hidden, x)
     options["activations_shape"] = list(x.shape)
     hidden = _prune(call, layer.transformer_blocks, _enter(layer, x), keep)
     return _leave(layer, hidden, x)
@@ -116,7 +122,7 @@ def _prune_together(call: _Call, layers: Any, hidden: Tensor, keep: int, remembe
     """The same for conditions that run together; what there is to remember of them and to tell is passed on."""
     run, block, options, settings = call.run, call.block, call.options, call.run.method.settings
     order = run.even_order(call.grid, hidden.device)
-    passed = PruningPass(settings, keep, call.grid, block.layers, remembered, run.method.rank, order)
+    passed = PruningPass(settings, keep, call.grid, block.layers, remembered, run.method.rank, run.compiled, order)
     out = passed.run(layers, hidden, call.contexts, options)
     remembers = settings.ranks_by_attention and settings.rank_interval > 1
     if remembers and remembered is None and passed.scores is not None:

@@ -12,6 +12,7 @@ from ...atedm_core.unet.ranking import RankTokens, choose_stand_ins, rank_states
 from ...atedm_core.unet.recovery import recover
 from ...atedm_core.unet.settings import PrunePoint, PruneSettings
 from .attention_view import AttentionView
+from .compiled import RunLayer, is_plain
 from .full_grid import Options, TokenGrid, append_patch, on_full_grid
 from .memory import Ranking
 from .weighted_attention import WeightedAttention
@@ -26,6 +27,7 @@ class PruningPass:
         remembered: an earlier ranking of the same conditions that still serves.
         scores: `[B, N]` of the ranking made in this call, or remembered.
         point: where tokens are dropped in this call.
+        compiled: runs a layer that nobody looks into, where the model is compiled.
     """
 
     settings: PruneSettings
@@ -34,6 +36,7 @@ class PruningPass:
     layers: int
     remembered: Ranking | None
     rank: RankTokens = rank_tokens
+    compiled: RunLayer | None = None
     order: EvenOrder | None = None
     scores: Tensor | None = None
     _before: Tensor | None = None
@@ -65,15 +68,21 @@ class PruningPass:
             layer_options = on_full_grid(options, index, self._tokens)
             if index == 0 and self.remembered is None:
                 layer_options = self._watch(layer, hidden, contexts[0], layer_options)
-            if self._weighted is not None:
-                layer_options = self._weighted.weigh(layer_options)
             if index == 0 and self.point == "inside first layer":
                 layer_options = append_patch(layer_options, "middle_patch", self._drop)
-            hidden = layer(hidden, context=contexts[index], transformer_options=layer_options)
+            hidden = self._run_layer(layer, hidden, contexts[index], layer_options)
             if index == 0 and self._tokens.subset is None:
                 hidden = self._drop(hidden)
         assert self._before is not None
         return recover(self.settings.recovery, self.subset, self._before, hidden, self.grid, self._entered)
+
+    def _run_layer(self, layer: Any, hidden: Tensor, context: Tensor, options: Options) -> Tensor:
+        weighted = self._weighted
+        if self.compiled is not None and is_plain(options):
+            return self.compiled(layer, hidden, context, weighted and weighted.channels_for(layer.d_head, hidden))
+        options = options if weighted is None else weighted.weigh(options)
+        out: Tensor = layer(hidden, context=context, transformer_options=options)
+        return out
 
     def _watch(self, layer: Any, hidden: Tensor, context: Tensor, options: Options) -> Options:
         """Options with which the first layer's attention is seen, if it ranks tokens or finds their stand-ins."""

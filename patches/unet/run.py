@@ -20,6 +20,7 @@ from ...atedm_core.unet.structure import AttentionBlock, UNetStructure
 from ...report.record import Tally
 from ..host.progress import progress_of
 from ..host.step_watch import Doing
+from .compiled import RunLayer
 from .memory import RankMemory
 from .token_maps import TokenMaps
 
@@ -71,6 +72,7 @@ class PruneRun:
         tallies: what was spent, by (condition uuid, block name).
         timeline: the same by (progress, block name).
         points: how often blocks dropped their tokens at each pruning point, counted once for every condition.
+        compiled: runs a layer of a block, where the model is compiled.
         maps: counts the tokens that each block kept, if somebody wants to know.
         left_alone: whose code replaced the layers of a block, by the block's name.
         evaluations: how often the sampler has asked for the model's answer so far.
@@ -82,6 +84,7 @@ class PruneRun:
         self.timeline: defaultdict[tuple[float, str], Tally] = defaultdict(Tally)
         self.points: Counter[PrunePoint] = Counter()
         self.maps: TokenMaps | None = None
+        self.compiled: RunLayer | None = None
         self.left_alone: dict[str, str] = {}
         self.evaluations = 0
         self.rankings = RankMemory(method.settings.rank_interval)
