@@ -86,11 +86,17 @@ def hang_in(run: PruneRun, asked: Asked, model_options: dict[str, Any]) -> None:
 
     def count(executor: Any, *args: Any, **kwargs: Any) -> Any:
         run.evaluations += 1
+        run.same_picture.reset()
         return executor(*args, **kwargs)
+
+    def enter(executor: Any, model: Any, conditions: Any, latent: Any, *args: Any, **kwargs: Any) -> Any:
+        run.same_picture.enter(latent)
+        return executor(model, conditions, latent, *args, **kwargs)
 
     options = model_options["transformer_options"]
     options[RUN_KEY] = run
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, count, options)
+    add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, enter, options)
     _warn_of_unasked_handlers(model_options)
     _hide_from_compiler(model_options)
 

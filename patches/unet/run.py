@@ -22,6 +22,7 @@ from ..host.progress import progress_of
 from ..host.step_watch import Doing
 from .compiled import RunLayer
 from .memory import RankMemory
+from .same_picture import SamePicture
 from .token_maps import TokenMaps
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class PruneRun:
         self.left_alone: dict[str, str] = {}
         self.evaluations = 0
         self.rankings = RankMemory(method.settings.rank_interval)
+        self.same_picture = SamePicture()
         self._percent_to_sigma = percent_to_sigma
         self._blocks = {(block.part, block.index): block for block in method.structure.blocks}
         self._told = 0
@@ -176,5 +178,6 @@ class PruneRun:
         self.maps = None
         self.left_alone.clear()
         self.rankings.reset()
+        self.same_picture.reset()
         self._progress.clear()
         self._orders.clear()
