@@ -72,7 +72,10 @@ def test_a_budget_is_met_but_for_half_an_evaluation_wherever_it_can_be(speed_up,
     assert found.compute * steps == pytest.approx(round(found.compute * steps))
     assert found.compute * steps >= least_real - 1e-9
     assert prunes or found.prune_ratio == 0.0
-    slack = 1e-6 if prunes else 0.5 / steps
+    slack = 0.5 / steps
+    if prunes:  # ratios make up for what whole evaluations cannot
+        slack = min(slack, 0.02 / speed_up) if found.prune_ratio == 0.0 else 1e-6
+    slack += 1e-6
     if 1.0 / found.speed_up > 1.0 / speed_up + slack:  # all that is faster, fewer steps do better, or it cannot be
         faster = spend(4.0, steps, group, least_real, cost_of if prunes else None)
         assert found.speed_up == pytest.approx(faster.speed_up)
@@ -95,7 +98,7 @@ def test_few_steps_of_a_unet_are_pruned_instead():
     assert 1.4 <= found.speed_up < 1.43
 
 
-def test_many_steps_are_forecast_rather_than_pruned():
-    found = spend(2.0, 50, "one step", 4, cost_of)
-    assert found.compute < 0.6
-    assert found.prune_ratio <= 0.2
+def test_of_many_steps_more_are_forecast_and_the_others_pruned_less():
+    many, few = (spend(2.0, steps, "one step", 4, cost_of) for steps in (50, 8))
+    assert many.compute < 0.75 < few.compute
+    assert many.prune_ratio < few.prune_ratio

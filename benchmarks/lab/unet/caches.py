@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ...pack.atedm_core.unet.flops import block_flops, unet_flops
 from ..drawing import inputs_noted
-from .flops import SDXL_LATENT, sdxl
+from .sdxl import SDXL_LATENT, sdxl
 
 TAPE_KEY = "lab_tape"
 """In `transformer_options`: the `Tape` that passes which end at the gate are told to."""

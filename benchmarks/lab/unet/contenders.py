@@ -13,8 +13,7 @@ from ...pack.atedm_core.unet.budget import share_left
 from ...pack.atedm_core.unet.settings import DEFAULT_SETTINGS
 from ..cases import Sampling
 from . import caches
-from .cases import SDXL_SCHEDULE
-from .flops import SDXL_LATENT, sdxl
+from .sdxl import SDXL_LATENT, SDXL_SCHEDULE, sdxl
 
 COSTS = (0.75, 0.6, 0.5, 0.4, 0.3)
 OWN = ("AT-EDM", "forecasts", "auto")

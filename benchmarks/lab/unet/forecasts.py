@@ -36,9 +36,10 @@ from ..drawing import inputs_noted, noise_of, sigmas_of
 from .caches import TAPE_KEY, share_to_gate
 from .cases import Pruning
 from .contenders import METHODS, Contender, contenders
-from .flops import SDXL_LATENT, Tape, sdxl, sdxl_flops
+from .flops import Tape, sdxl_flops
 from .forecast_rows import Rows
 from .nearest import SAMPLERS, cells, summary, table
+from .sdxl import SDXL_LATENT, sdxl
 from .session import Session, Watching
 
 HERE = SCRATCH / "forecasts"

@@ -22,6 +22,7 @@ TITLES = {
     "steps": "Pruning against fewer steps",
     "peers": "Other accelerators",
     "ranking": "How the ranking is made",
+    "blocks": "Which blocks bear it",
     "levels": "Resolution levels",
     "samplers": "Samplers",
     "cfg": "Guidance",
