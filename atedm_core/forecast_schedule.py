@@ -125,6 +125,7 @@ class EvaluationSchedule:
     calls_per_step: int = 1
     _calls: int = 0
     _arrived: int = 0
+    _ends_on_levels: bool = False
     _sigma: float = 0.0
     _weights: list[float] = field(default_factory=list)
 
@@ -145,6 +146,8 @@ class EvaluationSchedule:
         """An evaluation at a noise level was asked for, real or not."""
         reached = [at >= sigma * (1.0 - _SAME_SIGMA) for at in self.sigmas[:-1]]
         step = max(sum(reached) - 1, 0)
+        # a second call at one level: heun and its like end a step where the next begins, the one before the last too
+        self._ends_on_levels |= step == self.step and abs(sigma - self._sigma) <= _SAME_SIGMA * sigma
         self._calls = self._calls + 1 if step == self.step else 1
         self.calls_per_step = max(self.calls_per_step, self._calls)
         self.step, self._sigma, self._arrived = step, sigma, self._arrived + 1
@@ -155,7 +158,7 @@ class EvaluationSchedule:
             return [Evaluation(self.place, self._weights[self.step], self._arrived <= self.first_steps)]
         found = [Evaluation(self.place, self._weights[self.step], self._must_be_real(self.step))]
         for step in range(self.step, self.steps):
-            calls = self.calls_per_step if step < self.steps - 1 else 1
+            calls = self.calls_per_step if step < self.steps - 1 or self._ends_on_levels else 1
             begin, end = (half_log_snr(self.sigmas[at], self.flow) for at in (step, step + 1))
             for call in range(self._calls if step == self.step else 0, calls):
                 place = begin + (end - begin) * call / calls

@@ -221,3 +221,20 @@ def test_dpm_fast_evaluates_as_often_as_there_are_steps_at_falling_levels(steps)
     assert levels[0] == 14.0
     assert levels[-1] == pytest.approx(sigmas[-2])
     assert levels == sorted(levels, reverse=True)
+
+
+@pytest.mark.parametrize("compute", [0.5, 0.6, 0.7])
+@pytest.mark.parametrize("steps", [12, 14, 20])
+def test_a_sampler_that_ends_its_steps_where_the_next_begins_meets_the_budget_too(steps, compute):
+    sigmas = falling(steps)
+    levels = [sigmas[0], *(sigma for sigma in sigmas[1:-1] for _ in range(2))]  # heun; its last step is euler's
+    schedule, controller = EvaluationSchedule(sigmas, False, False, 3, 1), BudgetController(ForecastSettings(compute))
+    for sigma in levels:
+        schedule.arrive(sigma)
+        if controller.next_is_real(schedule.coming()):
+            controller.spend(schedule.place)
+            controller.learn(0.01)
+        else:
+            controller.skip(schedule.coming()[0])
+    assert controller.real + controller.skipped == len(levels) == 2 * steps - 1
+    assert abs(controller.real - compute * len(levels)) <= 0.5
