@@ -114,3 +114,10 @@ def test_peers_are_others_and_pruning_is_asked_at_the_costs_themselves():
         assert ratio is not None
         assert cost - 2e-3 < sdxl_share(ratio) <= cost
     assert ratio_at(0.3) is None
+
+
+def test_what_the_pack_did_before_is_marked():
+    new = {**row("auto", 50, 0.5), "when": 1}
+    assert str(best([new], "auto", 20, 0.5)) == "50.0 (50%)"
+    assert str(best([row("auto", 50, 0.5)], "auto", 20, 0.5)) == "50.0 (50%)°"
+    assert str(best([row("fewer steps", 50, 0.5)], "fewer steps", 20, 0.5)) == "50.0 (50%)"

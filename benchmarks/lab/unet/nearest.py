@@ -19,17 +19,23 @@ SAMPLERS = ("euler", "dpmpp_2m", "dpmpp_2m_sde", "euler_ancestral")
 CONTINUOUS = ("AT-EDM", "auto")
 """Methods that come at any cost; the others come in whole evaluations, and half of one over the cost is granted."""
 SLACK = 0.005
+OLD = "°"
+PRUNES = ("AT-EDM", "auto")
 
 
 @dataclass(frozen=True)
 class Best:
-    """The nearest of a method's settings that cost no more: dB, median over captions, and share of FLOPs."""
+    """The nearest of a method's settings that cost no more: dB, median over captions, and share of FLOPs.
+
+    It is `old` where its rows have no date: for what the pack does, from before blocks were pruned unlike each other.
+    """
 
     psnr: float
     share: float
+    old: bool = False
 
     def __str__(self) -> str:
-        return f"{self.psnr:.1f} ({self.share:.0%})"
+        return f"{self.psnr:.1f} ({self.share:.0%}){OLD if self.old else ''}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,8 @@ def best(rows: Sequence[dict[str, Any]], method: str, steps: int, cost: float) -
     for same in found.values():
         share = sum(row["share"] for row in same) / len(same)
         if share <= most + 1e-6:
-            reached.append((median(value for row in same for value in row["psnr"]), share))
+            old = method in PRUNES and not all("when" in row for row in same)
+            reached.append((median(value for row in same for value in row["psnr"]), share, old))
     return Best(*max(reached)) if reached else None
 
 
@@ -100,6 +107,8 @@ def summary(found: Sequence[Cell], purpose: str) -> str:
         f"Of {len(behind)} cells on captions to {purpose} by, Auto is the nearest or within {NEAR} dB of it in "
         f"{len(near)} ({len(near) / len(behind):.0%})."
     ]
+    if old := sum(cell.found["auto"].old for _, cell in behind):
+        lines[-1] += f" In {old} of them Auto is as it was before ({OLD})."
     missed = sorted((ahead, cell.name, cell) for ahead, cell in behind if ahead < -NEAR)
     if missed:
         told = "; ".join(f"{_short(cell)} by {-ahead:.1f} dB ({_nearest(cell)})" for ahead, _, cell in missed[:6])
