@@ -61,7 +61,7 @@ class Cell:
 
 def cells(rows: Sequence[dict[str, Any]]) -> list[Cell]:
     """All cells, in the order of captions, samplers, steps and costs."""
-    order = list(FIRST_SEED)[::-1]
+    order = [*map(str, FIRST_SEED)][::-1]
     places = sorted(set(map(cell_of, rows)), key=lambda one: (order.index(one[0]), SAMPLERS.index(one[1]), one[2]))
     found = []
     for place in places:
