@@ -53,6 +53,27 @@ def step_weights(sigmas: Sequence[float], multistep: bool) -> list[float]:
     return weights
 
 
+def levels_of_dpm_fast(sigmas: Sequence[float]) -> list[float]:
+    """Where DPM-Solver-fast evaluates (arXiv 2206.00927, section 3.4), and where it ends.
+
+    As many evaluations as a run has steps are spread over intervals that are equal in the logarithm, each of three (at
+    its thirds), the last ones of what is left over: two (at its half) and one.
+
+    Args:
+        sigmas: noise levels of the run, falling, one more than there are steps; of these, the first and the last that
+            is not zero count.
+    """
+    steps = len(sigmas) - 1
+    end = sigmas[-1] if sigmas[-1:] and sigmas[-1] > 0 else sigmas[-2] if steps > 0 else 0.0
+    if steps < 1 or end <= 0.0:
+        return list(sigmas)
+    thirds, rest = divmod(steps, 3)
+    orders = [3] * thirds + [rest] if rest else [3] * (thirds - 1) + [2, 1]
+    width = math.log(end / sigmas[0]) / len(orders)
+    places = [(number + call / order) * width for number, order in enumerate(orders) for call in range(order)]
+    return [*(sigmas[0] * math.exp(place) for place in places), end]
+
+
 def repayment_weights(sigmas: Sequence[float], stochastic: bool, multistep: bool) -> list[float | None]:
     """Of each step's prediction in the result of the run, up to a factor; `None` where a forecast cannot be repaid.
 
@@ -88,6 +109,8 @@ class EvaluationSchedule:
         flow: see `half_log_snr`.
         multistep: see `step_weights`.
         first_steps, last_steps: sampler steps at either end whose evaluations must be real.
+        open_ended: the sampler chooses its own noise levels, and nobody knows how many. Then evaluations are counted as
+            they come, so the budget is met at any time, and the first ones must be real instead of the first steps'.
         step: the one that the last evaluation belongs to.
         calls_per_step: as far as was seen: 1 for euler, 2 for heun, dpm_2 and dpmpp_sde.
     """
@@ -97,9 +120,12 @@ class EvaluationSchedule:
     multistep: bool
     first_steps: int
     last_steps: int
+    open_ended: bool = False
     step: int = -1
     calls_per_step: int = 1
     _calls: int = 0
+    _arrived: int = 0
+    _ends_on_levels: bool = False
     _sigma: float = 0.0
     _weights: list[float] = field(default_factory=list)
 
@@ -120,15 +146,19 @@ class EvaluationSchedule:
         """An evaluation at a noise level was asked for, real or not."""
         reached = [at >= sigma * (1.0 - _SAME_SIGMA) for at in self.sigmas[:-1]]
         step = max(sum(reached) - 1, 0)
+        # a second call at one level: heun and its like end a step where the next begins, the one before the last too
+        self._ends_on_levels |= step == self.step and abs(sigma - self._sigma) <= _SAME_SIGMA * sigma
         self._calls = self._calls + 1 if step == self.step else 1
         self.calls_per_step = max(self.calls_per_step, self._calls)
-        self.step, self._sigma = step, sigma
+        self.step, self._sigma, self._arrived = step, sigma, self._arrived + 1
 
     def coming(self) -> list[Evaluation]:
-        """The evaluation that was asked for last and those after it, one for the last step."""
+        """The evaluation that was asked for last and those after it, as far as is known; one for the last step."""
+        if self.open_ended:
+            return [Evaluation(self.place, self._weights[self.step], self._arrived <= self.first_steps)]
         found = [Evaluation(self.place, self._weights[self.step], self._must_be_real(self.step))]
         for step in range(self.step, self.steps):
-            calls = self.calls_per_step if step < self.steps - 1 else 1
+            calls = self.calls_per_step if step < self.steps - 1 or self._ends_on_levels else 1
             begin, end = (half_log_snr(self.sigmas[at], self.flow) for at in (step, step + 1))
             for call in range(self._calls if step == self.step else 0, calls):
                 place = begin + (end - begin) * call / calls

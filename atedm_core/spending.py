@@ -12,7 +12,7 @@ import bisect
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 SamplerGroup = Literal["one step", "multistep", "stochastic"]
@@ -82,6 +82,7 @@ FEWER_STEPS_ERROR: dict[SamplerGroup, dict[int, tuple[float, ...]]] = {
 
 _RATIOS = tuple(hundredth / 100 for hundredth in range(0, 91))
 _ROUNDING = 1e-9
+_OVER = 0.02  # of the budget, for forecasts alone: of 50 steps at 75 %, 37 evaluations are 2.5 dB further than 38
 _FALL = 40.0  # dB for each halving of the shares below the last that was measured: forecasts end at some point
 
 
@@ -93,7 +94,8 @@ class Spending:
         prune_ratio: 0 to 0.9, share of tokens dropped in every evaluation; 0 for none.
         compute: share of evaluations that are real; 1 for all.
         speed_up: that the two reach together, by FLOPs.
-        error: expected distance from the full run in dB; infinite where nothing is left out.
+        error: expected distance from the full run in dB, to a hundredth of the ratio; infinite where nothing is left
+            out.
     """
 
     prune_ratio: float
@@ -164,7 +166,8 @@ def spend(
     costs = {ratio: cost_of(ratio) if cost_of is not None and ratio > 0 else 1.0 for ratio in ratios}
     for (ratio, cost), real in itertools.product(costs.items(), range(min(least_real, steps), steps + 1)):
         # ratios make up for what whole evaluations cannot; without them the nearest number has to do
-        fitting = budget / cost * steps + (0.5 if cost_of is None else _ROUNDING)
+        over = 0.5 if cost_of is None else min(0.5, _OVER * budget * steps) if ratio == 0.0 else 0.0
+        fitting = budget / cost * steps + over + _ROUNDING
         left = real / steps * cost
         error = _sum(forecast_error(group, steps, real / steps), pruning_error(ratio))
         # what fewer steps do better is not worth doing: slower, then, and nearer
@@ -172,7 +175,22 @@ def spend(
             continue
         too_dear = 0.0 if real <= fitting else left
         found.append((too_dear, -error, Spending(ratio, real / steps, 1.0 / left, error)))
-    return min(found, key=lambda one: one[:2])[2]
+    best = min(found, key=lambda one: one[:2])[2]
+    return best if cost_of is None else _no_more_than_needed(best, budget, cost_of)
+
+
+def _no_more_than_needed(found: Spending, budget: float, cost_of: Callable[[float], float]) -> Spending:
+    """The same with the smallest prune ratio, to four digits, that meets the budget: what AT-EDM Budget would plan."""
+    high = round(found.prune_ratio * 10_000)
+    low, most = max(high - 100, 0), budget / found.compute + _ROUNDING
+    if cost_of(high / 10_000) > most or found.prune_ratio <= 0.0:  # nothing is fast enough, or nothing is pruned
+        return found
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if cost_of(middle / 10_000) <= most else (middle + 1, high)
+    ratio = high / 10_000
+    cost = cost_of(ratio) if ratio > 0.0 else 1.0
+    return replace(found, prune_ratio=ratio, speed_up=1.0 / (found.compute * cost))
 
 
 def _sum(first: float, second: float) -> float:

@@ -61,7 +61,8 @@ def begin(method: ForecastMethod, asked: Asked) -> ForecastRun:
     settings, kind = method.settings, sampler_kind(asked.sampler)
     flow = isinstance(asked.guider.model_patcher.get_model_object("model_sampling"), CONST)
     ends = (settings.first_steps, settings.last_steps)
-    return ForecastRun(method, EvaluationSchedule(asked.sigmas, flow, kind.multistep, *ends), kind)
+    levels, unknown = kind.levels_for(asked.sigmas), kind.levels == "unknown"
+    return ForecastRun(method, EvaluationSchedule(levels, flow, kind.multistep, *ends, open_ended=unknown), kind)
 
 
 def hang_in(run: ForecastRun, asked: Asked, options: dict[str, Any]) -> None:

@@ -6,8 +6,14 @@ real evaluations where those would throw an error about, and forecasts for it ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from ...atedm_core.forecast_schedule import levels_of_dpm_fast
+
+Levels = Literal["given", "dpm_fast", "unknown"]
+"""Where a sampler evaluates: at the noise levels it is given, at those of DPM-Solver-fast, or wherever it likes."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +24,17 @@ class SamplerKind:
         multistep: it keeps earlier predictions.
         stochastic: it adds noise of its own.
         repays: an error in one prediction can be taken back through the next, with known weights.
+        levels: where it evaluates.
     """
 
     multistep: bool = True
     stochastic: bool = False
     repays: bool = False
+    levels: Levels = "given"
+
+    def levels_for(self, sigmas: Sequence[float]) -> Sequence[float]:
+        """The noise levels that it steps along, falling, one more than there are steps, given those of a run."""
+        return levels_of_dpm_fast(sigmas) if self.levels == "dpm_fast" else sigmas
 
 
 _KINDS = {
@@ -39,11 +51,13 @@ _KINDS = {
     "dpmpp_2s_ancestral": SamplerKind(False, True),
     "lcm": SamplerKind(False, True),
     "ddpm": SamplerKind(False, True),
+    "dpm_fast": SamplerKind(False, levels="dpm_fast"),
+    "dpm_adaptive": SamplerKind(False, levels="unknown"),
 }
 
 
 def sampler_kind(sampler: Any) -> SamplerKind:
     """Of a ComfyUI sampler object."""
     function = getattr(sampler, "sampler_function", sampler)
-    name = getattr(function, "__name__", "").removeprefix("sample_")
+    name = getattr(function, "__name__", "").removeprefix("sample_").removesuffix("_function")
     return _KINDS.get(name, SamplerKind())

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atedm_core.forecast_plan import WORST_ERROR, BudgetController, ForecastSettings, error_profile
-from atedm_core.forecast_schedule import EvaluationSchedule, repayment_weights, step_weights
+from atedm_core.forecast_schedule import EvaluationSchedule, levels_of_dpm_fast, repayment_weights, step_weights
 
 
 def falling(steps: int, highest: float = 14.6, lowest: float = 0.03) -> list[float]:
@@ -191,3 +191,50 @@ def test_odd_schedules_have_weights(sigmas):
 def test_settings_outside_of_their_range_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}"):
         ForecastSettings(**{name: value})
+
+
+@pytest.mark.parametrize("compute", [0.3, 0.5, 0.6, 0.75])
+def test_evaluations_that_nobody_can_count_beforehand_meet_the_budget_at_any_time(compute):
+    sigmas = [14.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0]
+    schedule = EvaluationSchedule(sigmas, False, False, 3, 1, open_ended=True)
+    controller = BudgetController(ForecastSettings(compute))
+    for number in range(60):  # ten in each step, and some at levels that were passed before
+        schedule.arrive(14.0 * 0.93 ** (number - 2 * (number % 7 == 6)))
+        coming = schedule.coming()
+        assert len(coming) == 1
+        if controller.next_is_real(coming):
+            controller.spend(schedule.place)
+            controller.learn(0.01)
+        else:
+            controller.skip(coming[0])
+        if number < 3:
+            assert controller.skipped == 0
+        elif number > 12:
+            assert abs(controller.real - compute * (number + 1)) <= 1.0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 9, 14, 20])
+def test_dpm_fast_evaluates_as_often_as_there_are_steps_at_falling_levels(steps):
+    sigmas = [14.0 * 0.8**number for number in range(steps)] + [0.0]
+    levels = levels_of_dpm_fast(sigmas)
+    assert len(levels) == steps + 1
+    assert levels[0] == 14.0
+    assert levels[-1] == pytest.approx(sigmas[-2])
+    assert levels == sorted(levels, reverse=True)
+
+
+@pytest.mark.parametrize("compute", [0.5, 0.6, 0.7])
+@pytest.mark.parametrize("steps", [12, 14, 20])
+def test_a_sampler_that_ends_its_steps_where_the_next_begins_meets_the_budget_too(steps, compute):
+    sigmas = falling(steps)
+    levels = [sigmas[0], *(sigma for sigma in sigmas[1:-1] for _ in range(2))]  # heun; its last step is euler's
+    schedule, controller = EvaluationSchedule(sigmas, False, False, 3, 1), BudgetController(ForecastSettings(compute))
+    for sigma in levels:
+        schedule.arrive(sigma)
+        if controller.next_is_real(schedule.coming()):
+            controller.spend(schedule.place)
+            controller.learn(0.01)
+        else:
+            controller.skip(schedule.coming()[0])
+    assert controller.real + controller.skipped == len(levels) == 2 * steps - 1
+    assert abs(controller.real - compute * len(levels)) <= 0.5

@@ -52,17 +52,19 @@ SEVERAL = {
     "heunpp2": 2,
     "seeds_2": 2,
 }
+OWN_LEVELS = ["dpm_fast", "dpm_adaptive"]
 
 
-@pytest.mark.parametrize("sampler", [*SINGLE, *SEVERAL])
+@pytest.mark.parametrize("sampler", [*SINGLE, *SEVERAL, *OWN_LEVELS])
 def test_the_budget_is_met_on_every_sampler(host, sampler):
     watched = forecast(host, shared("sdxl"), 0.6)
     found = sample(watched.model, steps=14, sampler=sampler)
     total = len(watched.letters)
     assert torch.isfinite(found).all()
     assert total == len(watched.calls) + watched.letters.count(".")
-    assert abs(watched.letters.count("R") - 0.6 * total) <= 1.5
-    assert watched.runs[-1].schedule.calls_per_step == SEVERAL.get(sampler, 1)
+    # half an evaluation, and one more where what a sampler will do was not known at first
+    assert abs(watched.letters.count("R") - 0.6 * total) <= 0.5 + (sampler in SEVERAL)
+    assert sampler == "dpm_adaptive" or watched.runs[-1].schedule.calls_per_step == SEVERAL.get(sampler, 1)
 
 
 @pytest.mark.parametrize(

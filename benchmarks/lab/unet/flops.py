@@ -37,11 +37,13 @@ class Tape:
         calls: samples in each pass through the U-Net.
         pruned: every pruning.
         saved: FLOPs that the run's own tally says pruning saved.
+        begun: samples in each pass that ended at a gate behind the first attention block (`caches`).
     """
 
     calls: list[int] = field(default_factory=list)
     pruned: list[Pruned] = field(default_factory=list)
     saved: int = 0
+    begun: list[int] = field(default_factory=list)
 
     def on_pruned(self, event: Any) -> None:
         """For the pack's `RunObserver.pruned`."""
