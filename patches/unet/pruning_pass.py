@@ -83,7 +83,8 @@ class PruningPass:
     def _run_layer(self, layer: Any, hidden: Tensor, context: Tensor, options: Options) -> Tensor:
         weighted = self._weighted
         if self.compiled is not None and is_plain(options):
-            return self.compiled(layer, hidden, context, weighted and weighted.channels_for(layer.d_head, hidden))
+            channels = None if weighted is None else weighted.channels_for(layer.d_head, hidden)
+            return self.compiled(layer, hidden, context, channels)
         options = options if weighted is None else weighted.weigh(options)
         out: Tensor = layer(hidden, context=context, transformer_options=options)
         return out
