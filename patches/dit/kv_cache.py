@@ -82,7 +82,8 @@ class CallMemory:
 
     Attributes:
         attentions: in the order in which the model runs them.
-        output: `[R, N, D]`, the last output of every token before it is put back on the grid; `None` until recorded.
+        output: `[R, ..., D]`, the last output of every token before it is put back on the grid, in the places that the
+            model gives them: N, or rows and columns; `None` until recorded.
     """
 
     attentions: list[AttentionMemory] = field(default_factory=list)
@@ -97,9 +98,10 @@ class CallMemory:
         return sum(one.nbytes() for one in self.attentions)
 
     def update(self, output: Tensor, selected: Tensor) -> Tensor:
-        """Replace the output of the selected tokens (`[R, K, D]`); returns that of all tokens, to be changed freely."""
+        """Replace the selected tokens' output (`[R, ..., D]`); returns that of all tokens, to be changed freely."""
         assert self.output is not None
-        self.output.flatten(0, 1).index_copy_(0, _flat(selected, self.output.shape[1]), output.flatten(0, 1))
+        row = self.output[0].flatten(0, -2).shape[0]
+        self.output.flatten(0, -2).index_copy_(0, _flat(selected, row), output.flatten(0, -2))
         return self.output.clone()
 
     def split(self, parts: int) -> list[CallMemory]:

@@ -19,6 +19,7 @@ from ..host.step_watch import Doing
 from .call import TransformerCall
 from .families import Family
 from .kv_cache import CallMemory, Conditions, KVCache
+from .layout import Layout
 from .tally import CATTally
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class CATRun:
         sigmas: the run's noise schedule.
         latent: shape of the run's latent, `[B, C, ..., H, W]`.
         grid: (height, width) in tokens.
+        layout: of the model's tokens.
         structure: of the run's model.
         attentions: of the run's model, from `Family.attentions`.
         block_kinds: of the run's model, from `Family.block_kinds`.
@@ -84,6 +86,7 @@ class CATRun:
     sigmas: list[float]
     latent: tuple[int, ...]
     grid: tuple[int, int]
+    layout: Layout
     structure: TransformerStructure
     attentions: int
     block_kinds: tuple[type, ...]
@@ -111,7 +114,7 @@ class CATRun:
     @property
     def tokens(self) -> int:
         """N, image tokens of one picture."""
-        return self.grid[0] * self.grid[1]
+        return self.layout.tokens
 
     @property
     def step(self) -> int:
@@ -189,7 +192,8 @@ class CATRun:
         if call.selected is None and self.disabled is None:
             self.cache.put(uuids, memory)
         assert memory.output is not None
-        noise = self.method.family.noise(model, memory.output).chunk(len(uuids))
+        output = memory.output.flatten(1, -2)[:, : self.tokens]
+        noise = self.method.family.noise(model, output).chunk(len(uuids))
         self.evaluation.noise |= {one: (rows, call.selected is None) for one, rows in zip(uuids, noise, strict=True)}
         self.tally.most_bytes = max(self.tally.most_bytes, self.cache.nbytes())
         if call.selected is not None and self.maps is not None:

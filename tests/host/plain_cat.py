@@ -14,13 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+FIRST_BLOCK = {"NextDiT": "layers.0", "SingleStreamDiT": "blocks.0"}
+"""Of models whose attentions before it refine the text or the image alone."""
+
 
 class PlainExecution:
     """One model's calls, one after the other. What is kept belongs to a condition, however they were batched."""
 
     def __init__(self, model: Any, tokens: int) -> None:
         self.model = model
-        self.tokens = tokens
+        # what Z-Image adds to fill up lies after the image and is new in every step
+        multiple = getattr(model.model.diffusion_model, "pad_tokens_multiple", None) or 1
+        self.filling = -tokens % multiple
+        self.tokens = tokens + self.filling
         self.known: dict[Any, tuple[list[list[Tensor]], Tensor]] = {}
         # of every attention: keys and values, and the drift of both
         self.kept: list[list[Tensor]] = []
@@ -28,8 +34,13 @@ class PlainExecution:
 
     def call(self, inputs: dict[str, Any], selected: Tensor | None, waited: Tensor | None = None) -> Tensor:
         """The model's answer; with `selected` (`[R, K]`), only those tokens are new, after so many steps (`[R, K]`)."""
-        self._number = 0
+        self._number = self._asked = 0
+        self._refining = type(self.model.model.diffusion_model).__name__ in FIRST_BLOCK
         self._waited = None
+        if selected is not None and self.filling:
+            added = torch.arange(self.tokens - self.filling, self.tokens).expand(len(selected), -1)
+            selected = torch.cat((selected, added), dim=1)
+            waited = None if waited is None else torch.cat((waited, torch.ones(added.shape)), dim=1)
         if selected is not None and waited is not None:
             self._waited = torch.zeros(len(selected), self.tokens)
             for row, chosen, steps in zip(self._waited, selected, waited, strict=True):
@@ -51,6 +62,10 @@ class PlainExecution:
 
     def _override(self, func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         axis = 2 if kwargs.get("skip_reshape") else 1
+        of_text = type(self.model.model.diffusion_model).__name__ == "Anima" and self._asked % 2
+        self._asked += 1
+        if self._refining or of_text:
+            return func(q, k, v, *args, **kwargs)
         k, v = self._mixed([k, v], axis)
         return func(q, k, v, *args, **kwargs)
 
@@ -85,10 +100,12 @@ class PlainExecution:
     @contextmanager
     def _hooks(self) -> Iterator[None]:
         inner = self.model.model.diffusion_model
-        last = next(
-            getattr(inner, name) for name in ("final_layer", "final_linear", "proj_out") if hasattr(inner, name)
-        )
+        names = ("final_layer", "final_linear", "proj_out", "last")
+        last = next(getattr(inner, name) for name in names if hasattr(inner, name))
         handles = [last.register_forward_hook(self._replace_output)]
+        if type(inner).__name__ in FIRST_BLOCK:
+            first = inner.get_submodule(FIRST_BLOCK[type(inner).__name__])
+            handles.append(first.register_forward_pre_hook(self._end_refining))
         if type(inner).__name__ == "PixArtMS":
             handles += [block.attn.qkv.register_forward_hook(self._replace_pixart) for block in inner.blocks]
         try:
@@ -98,10 +115,15 @@ class PlainExecution:
                 handle.remove()
 
     def _replace_output(self, module: Any, args: Any, output: Tensor) -> Tensor:
+        image = output.flatten(1, -2)
+        text, image = image[:, : -self.tokens], image[:, -self.tokens :]
         if self._fresh is not None:
-            output = torch.where(self._fresh.unsqueeze(-1), output, self.output)
-        self.output = output.clone()
-        return output
+            image = torch.where(self._fresh.unsqueeze(-1), image, self.output)
+        self.output = image.clone()
+        return torch.cat((text, image), dim=1).view(output.shape)
+
+    def _end_refining(self, module: Any, args: Any) -> None:
+        self._refining = False
 
     def _replace_pixart(self, module: Any, args: Any, output: Tensor) -> Tensor:
         q, k, v = output.chunk(3, dim=-1)

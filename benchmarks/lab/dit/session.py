@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ... import peers
 from ...pack.atedm_core.dit.expected_error import ExpectedErrorSelector
-from ...pack.atedm_core.dit.flops import TransformerStructure, sd3_structure, transformer_flops
+from ...pack.atedm_core.dit.flops import TransformerStructure, transformer_flops
 from ...pack.atedm_core.dit.selection import TokenSelector
+from ...pack.atedm_core.dit.structures import sd3_structure
 from ...pack.atedm_core.forecast_plan import ForecastSettings
 from ..captions import Caption
 from ..cases import Sampling
