@@ -1,15 +1,12 @@
 """Floating-point operations of a diffusion transformer, full and pruned by CAT Pruning, in closed form.
 
 Two operations per multiply-add, one sample, no guidance. Counted is what `torch.utils.flop_counter` counts: matrix
-products, convolutions and attention. The pack's own work (choosing, gathering, merging keys) is measured instead.
+products, convolutions and attention. What choosing tokens costs is in `choosing_flops`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from .schedule import CATSchedule
-from .selection import CATSelection
 
 
 @dataclass(frozen=True)
@@ -67,19 +64,3 @@ def transformer_flops(structure: TransformerStructure, tokens: int, text_tokens:
     pairs += structure.image_attentions * kept * tokens + structure.cross_attentions * kept * text
     pairs += structure.input_attentions * tokens * tokens
     return 2 * (linear + 2 * structure.width * pairs + structure.text_pair_macs * text * text)
-
-
-def run_flops(
-    structure: TransformerStructure,
-    tokens: int,
-    text_tokens: int,
-    steps: int,
-    selection: CATSelection | None = None,
-    schedule: CATSchedule | None = None,
-) -> int:
-    """A run of `steps` for one sample and one condition, one pass a step; without a selection unpruned."""
-    full = transformer_flops(structure, tokens, text_tokens)
-    if selection is None:
-        return steps * full
-    pruned = (schedule or CATSchedule()).pruned_steps(steps)
-    return (steps - pruned) * full + pruned * transformer_flops(structure, tokens, text_tokens, selection.kept(tokens))

@@ -71,6 +71,7 @@ def begin(method: CATMethod, asked: Asked) -> CATRun:
     family, grid = method.family, method.family.grid(model, asked.latent)
     read = (
         grid,
+        family.side(model),
         family.layout(model, grid[0] * grid[1]),
         family.structure(model),
         family.attentions(model),
@@ -143,6 +144,7 @@ def _apply_model(run: CATRun) -> Any:
             with attached(family, model, call):
                 result = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
             with _or_full(run), own_code():
+                result = run.settle(call, result)
                 run.finish(call, uuids, model, x.shape[0], 0 if c_crossattn is None else c_crossattn.shape[1])
             return result
 

@@ -81,9 +81,13 @@ class Family:
         """How the tokens lie in its blocks, of so many of an image."""
         return Layout(tokens, self.filling(model, tokens), self.in_one, self.every)
 
+    def side(self, model: Any) -> int:
+        """Of a patch, in latent pixels."""
+        return int(getattr(model, self.patch))
+
     def grid(self, model: Any, latent: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in tokens of a latent of (height, width); a part of a patch counts as one."""
-        side = getattr(model, self.patch)
+        side = self.side(model)
         return -(-latent[0] // side), -(-latent[1] // side)
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atedm_core.dit.flops import TransformerStructure, run_flops, transformer_flops
+from atedm_core.dit.choosing_flops import run_flops
+from atedm_core.dit.flops import TransformerStructure, transformer_flops
 from atedm_core.dit.schedule import CATSchedule
 from atedm_core.dit.selection import CATSelection
 from atedm_core.dit.structures import (

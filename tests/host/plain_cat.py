@@ -2,7 +2,8 @@
 
 Every token runs through every layer of the host. Keys and values of unselected tokens are replaced by those they had,
 where attention takes them in, and their output by the output they had. Where it is told how long the others had waited,
-what is kept of keys and values first moves by the drift of these.
+what is kept of keys and values first moves by the drift of these. Unselected tokens can keep their predicted clean
+latent in place of their output.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ FIRST_BLOCK = {"NextDiT": "layers.0", "SingleStreamDiT": "blocks.0"}
 class PlainExecution:
     """One model's calls, one after the other. What is kept belongs to a condition, however they were batched."""
 
-    def __init__(self, model: Any, tokens: int) -> None:
+    def __init__(self, model: Any, tokens: int, holds_clean: bool = False) -> None:
         self.model = model
+        self.holds_clean = holds_clean
         # what Z-Image adds to fill up lies after the image and is new in every step
         multiple = getattr(model.model.diffusion_model, "pad_tokens_multiple", None) or 1
         self.filling = -tokens % multiple
         self.tokens = tokens + self.filling
+        # by condition: the clean latent predicted last, each token when it was computed
+        self.clean: dict[Any, Tensor] = {}
         self.known: dict[Any, tuple[list[list[Tensor]], Tensor]] = {}
         # of every attention: keys and values, and the drift of both
         self.kept: list[list[Tensor]] = []
@@ -55,10 +59,25 @@ class PlainExecution:
         with self._hooks(), torch.inference_mode():
             answer: Tensor = self.model.model.apply_model(**{**inputs, "transformer_options": options})
         assert self.output is not None
+        if self.holds_clean and selected is not None:
+            answer = torch.where(self._on_latent(answer), answer, torch.cat([self.clean[one] for one in uuids]))
+        self.clean |= zip(uuids, answer.clone().chunk(len(uuids)), strict=True)
         for place, one in enumerate(uuids):
             pairs = [[rows.chunk(len(uuids))[place] for rows in pair] for pair in self.kept]
             self.known[one] = (pairs, self.output.chunk(len(uuids))[place])
         return answer
+
+    def _on_latent(self, latent: Tensor) -> Tensor:
+        """Where on a latent the tokens lie that are new."""
+        assert self._fresh is not None
+        inner = self.model.model.diffusion_model
+        side = next(getattr(inner, name) for name in ("patch_size", "patch_spatial", "patch") if hasattr(inner, name))
+        columns = -(-latent.shape[-1] // side)
+        where = torch.zeros(len(latent), *latent.shape[-2:], dtype=torch.bool)
+        for row in range(latent.shape[-2]):
+            for column in range(latent.shape[-1]):
+                where[:, row, column] = self._fresh[:, row // side * columns + column // side]
+        return where.view(len(latent), *[1] * (latent.ndim - 3), *latent.shape[-2:])
 
     def _override(self, func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         axis = 2 if kwargs.get("skip_reshape") else 1

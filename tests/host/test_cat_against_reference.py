@@ -26,11 +26,11 @@ HOW = {"width": SIZE, "height": SIZE}
 Run = Callable[[Any], torch.Tensor]
 
 
-def carrying_all(model: Any, calls: Watch, tokens: int) -> Any:
+def carrying_all(model: Any, calls: Watch, tokens: int, holds_clean: bool) -> Any:
     """The model, with every call that CAT Pruning took part in run as its description has it, one after the other."""
     waiting = iter(calls)
     clone = model.clone()
-    plain = PlainExecution(clone, tokens)
+    plain = PlainExecution(clone, tokens, holds_clean)
     beside = {"foreign": 0}
 
     def run(apply_model: Any, given: dict[str, Any]) -> torch.Tensor:
@@ -55,7 +55,7 @@ def both(host: InProcessHost, kind: str, run: Run, *, tokens: int, **inputs: Any
         with watching(host) as calls:
             found = run(cat(host, model, **inputs))
         assert calls.pruned()
-        reference = carrying_all(model, calls, tokens)
+        reference = carrying_all(model, calls, tokens, inputs.get("choose_by") != "published")
         expected = run(reference)
         plain = run(model)
     assert reference.left_over() == 0, "the two runs asked the model equally often"
