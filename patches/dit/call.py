@@ -121,7 +121,8 @@ class TransformerCall:
         here = self.layout.places if self._computed is None else self._computed.shape[1]
         text = output.shape[1] - here if self.layout.in_one else 0
         if self._computed is None:
-            self.memory.output = output[:, text:].clone()
+            # contiguous, since rows of it are written to in place
+            self.memory.output = output[:, text:].clone(memory_format=torch.contiguous_format)
             return None
         image = self.memory.update(output[:, text:], self._computed)
         return torch.cat((output[:, :text], image), dim=1) if text else image
