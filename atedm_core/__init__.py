@@ -19,7 +19,6 @@ from .unet.redundancy import redundancy_scores
 from .unet.schedule import DSAPSchedule
 from .unet.settings import DEFAULT_SETTINGS, PAPER_SETTINGS, PruneSettings, prune_point
 from .unet.structure import AttentionBlock, UNetStructure, stage_ends
-from .unet.temporal import TokenUpdates, oldest_first, recover_with_own
 
 __all__ = [
     "DEFAULT_SETTINGS",
@@ -38,7 +37,6 @@ __all__ = [
     "PruneSettings",
     "TokenSelector",
     "TokenSubset",
-    "TokenUpdates",
     "TransformerStructure",
     "UNetStructure",
     "block_flops",
@@ -51,12 +49,10 @@ __all__ = [
     "half_log_snr",
     "kept_tokens",
     "log_sum_exp",
-    "oldest_first",
     "prune_point",
     "rank_states",
     "rank_tokens",
     "recover",
-    "recover_with_own",
     "redundancy_scores",
     "select_tokens",
     "solve_budget",

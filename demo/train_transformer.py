@@ -17,7 +17,7 @@ if __package__ in (None, ""):  # run as a script: make `demo` importable as a pa
 
 from demo.host import use_host
 from demo.train import HERE, log, make_latents, start_log
-from demo.transformer_store import DEFAULT_FILE, PHOTOGRAPHS, TransformerConfig, write
+from demo.transformer_store import DEFAULT_FILE, PHOTOGRAPHS, TransformerConfig, read, write
 
 
 def main() -> None:
@@ -30,6 +30,9 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=48.0, help="time in all, over all runs")
     parser.add_argument("--until", type=float, help="stop this run after so many minutes, to go on later")
+    parser.add_argument(
+        "--start", type=Path, help="a finished file whose weights a new training begins with, in place of random ones"
+    )
     parser.add_argument("--again", action="store_true", help="train a finished model for --minutes more")
     parser.add_argument("--batch", type=int, default=24, help="pictures per step")
     parser.add_argument("--rate", type=float, default=5e-3, help="highest learning rate")
@@ -81,6 +84,8 @@ def train(args: argparse.Namespace) -> None:
     held_out, held_scenes = data["held_out"]
     captions = [caption(scene, 0, templates) for scene in held_scenes]
     trainee = TransformerTrainee(config, training.seed, source)
+    if args.start and not saved.exists():
+        trainee.dit.load_state_dict({name: weight.float() for name, weight in read(args.start)[1].items()})
     log.info("transformer: %.2f M weights", sum(p.numel() for p in trainee.parameters()) / 1e6)
     go_on(
         trainee,

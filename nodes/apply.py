@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +23,14 @@ from .types import (
     schedule_input,
     share_input,
 )
+
+logger = logging.getLogger(__name__)
+
+RETIRED_RECOVERIES: Mapping[str, choices.Recovery] = {"temporal": "update"}
+"""Choices that a shared workflow may still name, and what takes their place.
+
+`temporal` remembered each token's own last change; it was 11 dB further from the full model's picture than `update`.
+"""
 
 
 class ATEDMApply(io.ComfyNode):
@@ -57,8 +67,7 @@ class ATEDMApply(io.ComfyNode):
                     DEFAULT_SETTINGS.selection,
                     "For a ranking by attention. 'stratified' keeps the best token of every 2 x 2 cell first, so that "
                     "every part of the picture stays covered. 'top-k' keeps the best overall, as in the paper. The "
-                    "other rankings cover every part by themselves, so there it changes nothing, except with "
-                    "'temporal'.",
+                    "other rankings cover every part by themselves, so there it changes nothing.",
                 ),
                 advanced_combo(
                     "recovery",
@@ -66,8 +75,7 @@ class ATEDMApply(io.ComfyNode):
                     DEFAULT_SETTINGS.recovery,
                     "What a dropped token gets back. 'update': its own state and its stand-in's change. 'copy': its "
                     "stand-in's state, as in the paper. 'interpolate': a blend of the nearest kept tokens. 'zero': "
-                    "nothing. 'temporal': its own last change, remembered from an earlier step, while all tokens take "
-                    "turns; further from the full model than 'update', for some memory (84 MB for SDXL at 1024 px).",
+                    "nothing.",
                 ),
                 advanced_combo(
                     "stand_in",
@@ -127,6 +135,17 @@ class ATEDMApply(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, recovery: Any = None) -> bool | str:
+        """In place of the host's own check of `recovery`, which would refuse a workflow that names a retired choice."""
+        if recovery is None or recovery in (*choices.RECOVERIES, *RETIRED_RECOVERIES):
+            return True
+        return f"recovery is {recovery!r}: choose one of {', '.join(choices.RECOVERIES)}"
+
+    @classmethod
     def execute(cls, model: Any, prune_ratio: float, schedule: Any = None, **advanced: Any) -> io.NodeOutput:
+        retired = advanced.get("recovery")
+        if (instead := RETIRED_RECOVERIES.get(str(retired))) is not None:
+            logger.info("AT-EDM: recovery %r is gone; %r, which is nearer, takes its place.", retired, instead)
+            advanced["recovery"] = instead
         wanted = replace(checked_schedule(schedule) or DEFAULT_SCHEDULE, prune_ratio=prune_ratio)
         return io.NodeOutput(apply_atedm(checked_model(model), wanted, PruneSettings(**advanced)))

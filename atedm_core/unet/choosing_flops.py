@@ -38,7 +38,7 @@ def choosing_flops(
 def _ranking_products(settings: PruneSettings, tokens: int, kept: int, context_tokens: int) -> int:
     """Pairs of tokens that are compared."""
     if settings.ranking == "redundancy":
-        anchors = anchors_of(tokens)
+        anchors = anchors_of(tokens, kept)
         return tokens * (anchors + picked_first(tokens, anchors, kept))
     if settings.ranking == "none":
         return 0

@@ -15,7 +15,6 @@ from .gwpr import combine_heads, cross_gwpr, gwpr, lattice_voters
 from .recovery import stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
 from .redundancy import redundancy_scores
 from .settings import PruneSettings
-from .temporal import oldest_first
 
 LATTICE_VOTERS = 256
 
@@ -74,19 +73,14 @@ def select_tokens(
     scores: Tensor,
     keep: int,
     grid: tuple[int, int],
-    age: Tensor | None = None,
     order: EvenOrder | None = None,
 ) -> TokenSubset:
     """The `keep` (1 to N) tokens that stay, by scores `[B, N]`; stand-ins are still to be chosen.
 
-    `age` `[B, N]`, noise levels since each token's last update, is given where tokens are to take turns. Equal scores
-    come in the grid's `order`, which is made anew where it is not given.
+    Equal scores come in the grid's `order`, which is made anew where it is not given.
     """
     order = order or EvenOrder.of(grid, scores.device)
-    covers_every_cell = age is None and not settings.ranks_by_attention
-    if age is not None:
-        scores = oldest_first(scores, age)
-    if settings.selection == "top-k" or covers_every_cell:
+    if settings.selection == "top-k" or not settings.ranks_by_attention:  # the others cover every cell by themselves
         return TokenSubset.top(scores, keep, order)
     return TokenSubset.stratified(scores, keep, grid, order=order)
 

@@ -71,7 +71,6 @@ def recover(
 
     - `update`: their own state and their stand-in's change since pruning. Where `entered` `[B, K, C]`, means of several
       tokens, went through the layers in the kept ones' place, these too have their own state and that change.
-      `temporal` is the same for tokens of which nothing is remembered (`temporal.recover_with_own` is for the others).
     - `copy` (the paper): their stand-in's state; `zero`: zero.
     - `interpolate`: the mean of the nearest four kept states, weighted by inverse squared distance on the grid (Shepard
       1968), which is what interpolation is on scattered points.

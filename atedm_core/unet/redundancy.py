@@ -1,9 +1,10 @@
 """Ranking tokens by how much is lost without them: those that nothing kept resembles stay.
 
-It goes in two rounds. A lattice of anchors, one token of every 4 x 4 cell, is kept before all others. Half of what may
-stay beside them are the tokens least like any anchor; these are anchors too from then on, and the rest rank by how
-little they resemble the most similar of all anchors. So what stays follows the picture's content, and a few tokens are
-enough: anchors on a lattice of 2 x 2 cells alone took all there was to keep beyond a ratio of 0.7 (`docs/fidelity.md`).
+It goes in two rounds. A lattice of anchors, one token of every 4 x 4 cell or, where that is more than a quarter of what
+stays, of larger ones, is kept before all others. Half of what may stay beside them are the tokens least like any
+anchor; these are anchors too from then on, and the rest rank by how little they resemble the most similar of all
+anchors. So what stays follows the picture's content, and a few tokens are enough: a lattice of 2 x 2 cells took all
+there was to keep beyond a ratio of 0.7 (`docs/fidelity.md`).
 
 Token merging goes by the same similarity (ToMe, Bolya and Hoffman 2023, section 4), between keys; here it is between
 hidden states at the pruning point, which is where a dropped token is given back the change of its most similar kept
@@ -18,6 +19,8 @@ from ..tokens import EvenOrder, best_first, gather_tokens
 from .similarity import cosines_among
 
 CELL = 4
+MOST_ANCHORS = 0.25
+"""Share of what stays that the lattice takes at most: the rest follows the picture."""
 MOST_PICKED = 0.25
 """Share of all tokens that the first round picks at most: more would cost what a low ratio saves."""
 
@@ -29,10 +32,10 @@ def redundancy_scores(hidden: Tensor, grid: tuple[int, int], keep: int, order: E
     anew where it is not given, and ranks the anchors.
     """
     order = order or EvenOrder.of(grid, hidden.device)
-    highest_with = cosines_among(hidden)
+    highest_with, cell = cosines_among(hidden), lattice_cell(hidden.shape[1], keep)
 
     def lattice(rows: Tensor) -> Tensor:
-        return rows.unflatten(1, grid)[:, ::CELL, ::CELL]
+        return rows.unflatten(1, grid)[:, ::cell, ::cell]
 
     def unlike(highest: Tensor) -> Tensor:
         scores = (1.0 - highest).clamp_min(0.0) / 4.0
@@ -51,9 +54,17 @@ def redundancy_scores(hidden: Tensor, grid: tuple[int, int], keep: int, order: E
     return scores
 
 
-def anchors_of(tokens: int) -> int:
+def lattice_cell(tokens: int, keep: int) -> int:
+    """The edge of the lattice's cells, in tokens: 4, or as often doubled as `keep` of so many tokens ask for."""
+    edge = CELL
+    while tokens > MOST_ANCHORS * keep * edge**2:
+        edge *= 2
+    return edge
+
+
+def anchors_of(tokens: int, keep: int) -> int:
     """How many of a grid's tokens are on the lattice, but for the edges of grids that are no multiple of its cells."""
-    return -(-tokens // CELL**2)
+    return -(-tokens // lattice_cell(tokens, keep) ** 2)
 
 
 def picked_first(tokens: int, anchors: int, keep: int) -> int:

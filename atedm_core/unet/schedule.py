@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ..checks import check_choice, check_range
+from .sparing import BlockShare, block_shares, ratios_with_mean
 from .structure import LEVEL_NAMES, AttentionBlock, UNetStructure
 
 EarlyBlocks = Literal["stage ends", "all", "none"]
@@ -22,7 +23,7 @@ RAMPS: tuple[Ramp, ...] = get_args(Ramp)
 MAX_RATIO = 0.95
 PAPER_RATIO, PAPER_EARLY_PERCENT = 0.63, 0.3
 DEFAULT_RATIO, DEFAULT_EARLY_PERCENT = 0.66, 0.0
-"""No block is spared early; shallow levels are, always (`docs/fidelity.md`)."""
+"""No block is spared early; shallow levels and late blocks are, always (`docs/fidelity.md`)."""
 SHALLOW = 0.5
 """A level is shallow whose deepest attention block has less than this share of the model's most layers."""
 MAX_LEVEL_SCALE = 2.0
@@ -43,6 +44,8 @@ class DSAPSchedule:
         level_scales: 0 to 2 in the order of `LEVEL_NAMES`, what `prune_ratio` is multiplied with, up to 0.95; 1 where
             none is given. 0 leaves a level whole, as the paper's dagger variant does at SDXL's half-resolution level.
             `None` for what suits the model (`for_model`).
+        block_shares: the blocks that are pruned, each more or less than the others, so that `prune_ratio` is their
+            mean; none for all alike. `for_model` fills them in.
     """
 
     prune_ratio: float = DEFAULT_RATIO
@@ -51,6 +54,7 @@ class DSAPSchedule:
     early_blocks: EarlyBlocks = "stage ends"
     ramp: Ramp = "step"
     level_scales: tuple[float, ...] | None = None
+    block_shares: tuple[BlockShare, ...] = ()
 
     def __post_init__(self) -> None:
         check_range("prune_ratio", self.prune_ratio, 0.0, MAX_RATIO)
@@ -68,7 +72,7 @@ class DSAPSchedule:
         """The share of tokens to drop in `block` at `progress` (0 to 1, from most to least noise)."""
         scales = self.level_scales or ()
         scale = scales[block.level] if block.level < len(scales) else 1.0
-        full = min(MAX_RATIO, self.prune_ratio * scale)
+        full = min(MAX_RATIO, self._ratio_of(block) * scale)
         spared = self.early_blocks == "all" or (self.early_blocks == "stage ends" and block.ends_stage)
         if progress >= self.early_percent or not spared:
             return full
@@ -77,11 +81,17 @@ class DSAPSchedule:
         risen = {"step": 0.0, "linear": share, "cosine": (1.0 - math.cos(math.pi * share)) / 2.0}[self.ramp]
         return low + (full - low) * risen
 
-    def for_model(self, structure: UNetStructure) -> DSAPSchedule:
-        """The same with the levels that suit a model, where none were given: its shallow levels stay whole.
+    def _ratio_of(self, block: AttentionBlock) -> float:
+        if not self.block_shares:
+            return self.prune_ratio
+        return ratios_with_mean(self.prune_ratio, self.block_shares).get(block.name, 0.0)
 
-        A block's first layer runs on all tokens, so in a shallow block little is saved for the same error: SDXL's
-        half-resolution blocks have 2 layers, its quarter-resolution ones 10.
+    def for_model(self, structure: UNetStructure) -> DSAPSchedule:
+        """The same with the levels and blocks that suit a model, where no levels were given.
+
+        Its shallow levels stay whole: a block's first layer runs on all tokens, so in a shallow block little is saved
+        for the same error (SDXL's half-resolution blocks have 2 layers, its quarter-resolution ones 10). Where that
+        leaves one level, its late blocks are spared at the cost of its early ones (`sparing`).
         """
         if self.level_scales is not None:
             return self
@@ -90,7 +100,9 @@ class DSAPSchedule:
             depths[block.level] = max(block.layers, depths.get(block.level, 0))
         most = max(depths.values(), default=0)
         scales = tuple(float(depths.get(level, most) >= SHALLOW * most) for level in range(len(LEVEL_NAMES)))
-        return replace(self, level_scales=scales)
+        deep = [level for level in depths if scales[level] > 0]
+        shares = block_shares(structure, deep[0]) if len(deep) == 1 else ()
+        return replace(self, level_scales=scales, block_shares=shares)
 
     def check_levels(self, structure: UNetStructure) -> None:
         """Refuse, by a ValueError that names it, a scale for a level at which the model has no attention."""

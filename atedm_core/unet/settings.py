@@ -10,7 +10,7 @@ from ..checks import check_choice, check_range
 Ranking = Literal["redundancy", "self-attention", "cross-attention", "none"]
 Selection = Literal["stratified", "top-k"]
 StandIn = Literal["cosine", "attention", "grid"]
-Recovery = Literal["update", "copy", "zero", "interpolate", "temporal"]
+Recovery = Literal["update", "copy", "zero", "interpolate"]
 Merge = Literal["mean", "weight", "none"]
 Voters = Literal["all", "lattice"]
 PrunePoint = Literal["after first layer", "inside first layer", "block start"]
@@ -48,10 +48,9 @@ class PruneSettings:
             rank, `cross-attention` its form for the prompt. With `none` tokens come in an even order at no cost.
         iterations: 1 to 20 rounds of page rank, where attention ranks.
         selection: where attention ranks, `stratified` keeps the best token of every 2 x 2 cell first; `top-k` is the
-            paper's. The other rankings cover every cell by themselves, unless `temporal` tokens take turns.
+            paper's. The other rankings cover every cell by themselves.
         stand_in: which kept token stands for a dropped one; `attention` is the paper's.
-        recovery: what it hands over before the next convolution; `copy` is the paper's. With `temporal` a dropped token
-            takes its own last update instead, and which tokens are dropped rotates.
+        recovery: what it hands over before the next convolution; `copy` is the paper's.
         prune_from: where in an attention block tokens are dropped (`prune_point`).
         rank_interval: 1 to 20, where attention ranks: at every n-th noise level, with the last ranking in between.
         voters: whose attention ranks in self-attention: `all` queries (the paper), or a regular `lattice` of about 256.

@@ -35,7 +35,6 @@ TURNS = {
     "main": (0.0, 0.2),
     "selection": (0.0, 0.5),
     "recovery": (0.0, 0.5),
-    "temporal": (0.0, 0.5),
     "schedule": (0.1, 0.5),
     "points": (0.2, 0.5),
     "levels": (0.2, 0.5),

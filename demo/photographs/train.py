@@ -104,6 +104,9 @@ def make_latents(args: argparse.Namespace, file: Path) -> None:
     """All training pictures and 64 held-out ones as latents."""
     import torch
 
+    from demo.photographs.packages import fetch
+
+    fetch(args.work / "packages")  # before there are several who would
     share = -(-args.count // args.processes)
     parts = [range(i, min(i + share, args.count)) for i in range(0, args.count, share)]
     with torch.multiprocessing.get_context("spawn").Pool(args.processes) as pool:

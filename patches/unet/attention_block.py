@@ -14,11 +14,10 @@ from ...atedm_core.tokens import kept_tokens
 from ...atedm_core.unet.choosing_flops import choosing_flops
 from ...atedm_core.unet.flops import block_flops
 from ...atedm_core.unet.structure import AttentionBlock
-from ...atedm_core.unet.temporal import TokenUpdates
 from ...report.record import Tally
 from .full_grid import Options
-from .memory import Ranking, Slot
-from .pruning_pass import PruningPass, run_all_tokens
+from .memory import Ranking
+from .pruning_pass import PruningPass
 from .run import OBSERVERS_KEY, RUN_KEY, PruneEvent, PruneRun
 from .structure import foreign_code
 
@@ -84,34 +83,19 @@ class _Call:
         contexts = [self.rows(text, members) for text in self.contexts]
         return replace(self, uuids=[self.uuids[member] for member in members], contexts=contexts, options=options)
 
-    def slots(self, hidden: Tensor) -> list[Slot]:
-        """Where each condition's updates are remembered; nowhere, if they are not."""
-        if not self.run.remembers_updates(self.block):
-            return []
-        rows = zip(self.uuids, hidden.chunk(len(self.uuids)), strict=True)
-        return [self.run.updates.visit(uuid, self.block.name, own, self.grid, self.sigma) for uuid, own in rows]
-
 
 def _run_block(call: _Call, layer: SpatialTransformer, x: Tensor, context: Any) -> Tensor:
     method, block, options = call.run.method, call.block, call.options
     keep = kept_tokens(call.tokens, method.schedule.ratio(call.progress, block))
-    remembers = call.run.remembers_updates(block)
-    foreign = foreign_code(layer) if keep < call.tokens or remembers else None
+    foreign = foreign_code(layer) if keep < call.tokens else None
     if foreign is not None:
         call.run.leave_alone(block, foreign)
-        keep, remembers = call.tokens, False
+        keep = call.tokens
     if keep == call.tokens:
         call.record(keep)
-        if not remembers:
-            return layer(x, context, options)
+        return layer(x, context, options)
     options["activations_shape"] = list(x.shape)
-    hidden = _enter(layer, x)
-    if keep == call.tokens:
-        slots, point = call.slots(hidden), method.settings.point(block.layers, remembered=True)
-        hidden, updates = run_all_tokens(layer.transformer_blocks, hidden, call.contexts, options, point)
-        _store(slots, updates)
-    else:
-        hidden = _prune(call, layer.transformer_blocks, hidden, keep)
+    hidden = _prune(call, layer.transformer_blocks, _enter(layer, x), keep)
     return _leave(layer, hidden, x)
 
 
@@ -131,17 +115,12 @@ def _prune(call: _Call, layers: Any, hidden: Tensor, keep: int) -> Tensor:
 def _prune_together(call: _Call, layers: Any, hidden: Tensor, keep: int, remembered: Ranking | None) -> Tensor:
     """The same for conditions that run together; what there is to remember of them and to tell is passed on."""
     run, block, options, settings = call.run, call.block, call.options, call.run.method.settings
-    slots = call.slots(hidden)
-    rows = zip(slots, hidden.chunk(len(slots)), strict=True) if slots else ()
-    known = [slot.updates or TokenUpdates.none(own) for slot, own in rows]
-    updates = TokenUpdates.join(known) if known else None
     order = run.even_order(call.grid, hidden.device)
-    passed = PruningPass(settings, keep, call.grid, block.layers, remembered, updates, run.method.rank, order)
+    passed = PruningPass(settings, keep, call.grid, block.layers, remembered, run.method.rank, order)
     out = passed.run(layers, hidden, call.contexts, options)
     remembers = settings.ranks_by_attention and settings.rank_interval > 1
     if remembers and remembered is None and passed.scores is not None:
         run.rankings.store(call.uuids, block.name, Ranking(passed.scores, passed.subset, call.grid, call.sigma))
-    _store(slots, passed.updates)
     whole = passed.whole
     on_grid = {"self_on_grid": "attn1" in whole, "cross_on_grid": "attn2" in whole}
     ranked, text = remembered is not None, call.contexts[0].shape[1]
@@ -152,12 +131,6 @@ def _prune_together(call: _Call, layers: Any, hidden: Tensor, keep: int, remembe
     for observer in options.get(OBSERVERS_KEY, ()):
         observer.pruned(PruneEvent(block, call.progress, call.grid, passed.subset, tuple(call.uuids)))
     return out
-
-
-def _store(slots: list[Slot], updates: TokenUpdates | None) -> None:
-    if updates is not None:
-        for slot, own in zip(slots, updates.split(len(slots)), strict=True):
-            slot.updates = own
 
 
 def _conditions(options: Options, samples: int) -> list[Hashable]:

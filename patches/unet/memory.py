@@ -1,22 +1,20 @@
-"""What one run remembers by condition and attention block: rankings, and for temporal recovery its tokens' updates.
+"""What one run remembers by condition and attention block: rankings.
 
-Both age by the noise levels at which their condition came by, so a step that a step cache skipped makes nothing older
-than anything else. A condition that is new, or whose picture has changed its size, has nothing and gets its own, so
-that a picture does not depend on which conditions the host ran together.
+They age by the noise levels at which their condition came by, so a step that a step cache skipped makes none older than
+another. A condition that is new, or whose picture has changed its size, has none and gets its own, so that a picture
+does not depend on which conditions the host ran together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ...atedm_core.tokens import TokenSubset
-from ...atedm_core.unet.temporal import TokenUpdates
 
-CALLS_PER_LEVEL = 2
 Key = tuple[Hashable, str]  # condition uuid and block name
 Form = tuple[int, torch.device, tuple[int, int]]  # samples, device, and (height, width) of the grid
 Moment = tuple[int, float]  # the number of an evaluation that the sampler asked for, and its noise level
@@ -99,58 +97,3 @@ def _join(rankings: list[Ranking | None]) -> Ranking | None:
         return None
     scores, subset = torch.cat([part.scores for part in parts]), TokenSubset.join([part.subset for part in parts])
     return replace(parts[0], scores=scores, subset=subset)
-
-
-@dataclass
-class Slot:
-    """What is remembered of one condition in one block, for the calls that come n-th at their noise level."""
-
-    updates: TokenUpdates | None = None
-
-
-@dataclass
-class _Visits:
-    """How one condition came by in one block so far; `form` is its states' shape, device, type and grid."""
-
-    form: tuple[object, ...]
-    sigma: float
-    calls: int = 0
-    slots: list[Slot] = field(default_factory=lambda: [Slot() for _ in range(CALLS_PER_LEVEL)])
-
-
-class UpdateMemory:
-    """Updates of one run's tokens: 84 MB for SDXL at 1024 px with guidance in half precision.
-
-    A condition may come by more than once at one noise level: the second call of heun, guidance by perturbation that
-    runs a condition again with its attention changed, a wrapper that runs a batch in halves. What comes n-th at a level
-    is remembered apart, at most twice. Where a condition comes by more often, as with the tiles of tiled sampling,
-    nobody can tell whose updates are whose: from then on nothing is remembered of it, and its dropped tokens take their
-    stand-in's update.
-    """
-
-    def __init__(self) -> None:
-        self._visits: dict[Key, _Visits] = {}
-
-    def visit(self, uuid: Hashable, block: str, hidden: Tensor, grid: tuple[int, int], sigma: float) -> Slot:
-        """The slot that this call of a condition reads and then writes; `hidden` `[b, N, C]` are its samples' states.
-
-        It is empty at the first call, after a change of samples, grid, device or type, and whenever the condition has
-        come by more often at a noise level than can be told apart; what is written to it then is forgotten.
-        """
-        form = (hidden.shape, hidden.device, hidden.dtype, grid)
-        found = self._visits.get((uuid, block))
-        if found is None or found.form != form:
-            found = self._visits[uuid, block] = _Visits(form, sigma)
-        if sigma != found.sigma:
-            found.sigma, found.calls = sigma, 0
-            for slot in found.slots:
-                slot.updates = None if slot.updates is None else slot.updates.older(1)
-        found.calls += 1
-        if found.calls > CALLS_PER_LEVEL:
-            # for good: without slots nothing is remembered of the condition any more
-            found.slots.clear()
-        return found.slots[found.calls - 1] if found.slots else Slot()
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self._visits.clear()

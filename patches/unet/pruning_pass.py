@@ -11,7 +11,6 @@ from ...atedm_core.tokens import EvenOrder, TokenSubset
 from ...atedm_core.unet.ranking import RankTokens, choose_stand_ins, rank_states, rank_tokens, select_tokens
 from ...atedm_core.unet.recovery import recover
 from ...atedm_core.unet.settings import PrunePoint, PruneSettings
-from ...atedm_core.unet.temporal import TokenUpdates, recover_with_own
 from .attention_view import AttentionView
 from .full_grid import Options, TokenGrid, append_patch, on_full_grid
 from .memory import Ranking
@@ -25,8 +24,6 @@ class PruningPass:
     Attributes:
         keep: how many tokens stay of those on the `grid` (height, width).
         remembered: an earlier ranking of the same conditions that still serves.
-        updates: what is remembered of the tokens for temporal recovery, with this call's updates once `run` has
-            returned; `None` where nothing is.
         scores: `[B, N]` of the ranking made in this call, or remembered.
         point: where tokens are dropped in this call.
     """
@@ -36,14 +33,12 @@ class PruningPass:
     grid: tuple[int, int]
     layers: int
     remembered: Ranking | None
-    updates: TokenUpdates | None = None
     rank: RankTokens = rank_tokens
     order: EvenOrder | None = None
     scores: Tensor | None = None
     _before: Tensor | None = None
     _entered: Tensor | None = None
     _weighted: WeightedAttention | None = None
-    _start: Tensor | None = None
     _view: AttentionView | None = None
 
     def __post_init__(self) -> None:
@@ -63,10 +58,6 @@ class PruningPass:
 
     def run(self, layers: Any, hidden: Tensor, contexts: list[Tensor], options: Options) -> Tensor:
         """All layers of the block, and every token back on the grid: `[B, N, C]` -> `[B, N, C]`."""
-        if self.updates is not None and self.settings.prune_from == "block start":
-            # Updates count from there, though a call that ranks drops its tokens later, after layers that may add to
-            # their input in place.
-            self._start = hidden if self.point == "block start" else hidden.clone()
         if self.point == "block start":
             hidden = self._drop(hidden)
         for index, layer in enumerate(layers):
@@ -82,11 +73,6 @@ class PruningPass:
             if index == 0 and self._tokens.subset is None:
                 hidden = self._drop(hidden)
         assert self._before is not None
-        if self.updates is not None:
-            full, self.updates = recover_with_own(
-                self.subset, self._before, hidden, self.updates, self._start, self._entered
-            )
-            return full
         return recover(self.settings.recovery, self.subset, self._before, hidden, self.grid, self._entered)
 
     def _watch(self, layer: Any, hidden: Tensor, context: Tensor, options: Options) -> Options:
@@ -127,37 +113,10 @@ class PruningPass:
             self.scores = rank_states(settings, hidden, self.keep, grid, self.order)
         elif self.remembered is not None:
             self.scores = self.remembered.scores
-            if self.remembered.subset.kept == self.keep and self.updates is None:
+            if self.remembered.subset.kept == self.keep:
                 return self.remembered.subset
         elif attention is not None and self.scores is None:
             self.scores = self.rank(settings, attention, grid)
         assert self.scores is not None
-        age = None if self.updates is None else self.updates.age
-        subset = select_tokens(settings, self.scores, self.keep, grid, age, self.order)
+        subset = select_tokens(settings, self.scores, self.keep, grid, self.order)
         return choose_stand_ins(settings, subset, grid, hidden, attention)
-
-
-def run_all_tokens(
-    layers: Any, hidden: Tensor, contexts: list[Tensor], options: Options, point: PrunePoint
-) -> tuple[Tensor, TokenUpdates]:
-    """All layers on all tokens, to the bit as the host runs them, and the update that every token had from `point` on.
-
-    `hidden` is `[B, N, C]`; `point` is where tokens are dropped in the calls that do.
-    """
-    # A copy: ComfyUI's layers may add to their input in place.
-    before = hidden.clone() if point == "block start" else None
-
-    def look(seen: Tensor, extra_options: Options) -> Tensor:
-        nonlocal before
-        before = seen.clone()
-        return seen
-
-    for index, layer in enumerate(layers):
-        options["block_index"] = index
-        inside = index == 0 and point == "inside first layer"
-        layer_options = append_patch(options, "middle_patch", look) if inside else options
-        hidden = layer(hidden, context=contexts[index], transformer_options=layer_options)
-        if before is None:
-            before = hidden.clone()
-    assert before is not None
-    return hidden, TokenUpdates.of_all(before, hidden)

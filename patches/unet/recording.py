@@ -66,7 +66,8 @@ def _why_whole(run: PruneRun, block: AttentionBlock, timeline: tuple[tuple[float
     if not timeline:
         return "run by another node, or not at all"
     if schedule.ratio(1.0, block) == 0:
-        return f"{LEVEL_NAMES[block.level]}_level is 0"
+        late = block.name in {share.name for share in schedule.block_shares}
+        return "spared: its errors cost most" if late else f"{LEVEL_NAMES[block.level]}_level is 0"
     whole = [at for at, spent in timeline if spent.pruned_calls < spent.calls]
     reasons = []
     if any(at < schedule.early_percent and schedule.ratio(at, block) == 0 for at in whole):

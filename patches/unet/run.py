@@ -20,7 +20,7 @@ from ...atedm_core.unet.structure import AttentionBlock, UNetStructure
 from ...report.record import Tally
 from ..host.progress import progress_of
 from ..host.step_watch import Doing
-from .memory import RankMemory, UpdateMemory
+from .memory import RankMemory
 from .token_maps import TokenMaps
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,6 @@ class PruneRun:
         self.left_alone: dict[str, str] = {}
         self.evaluations = 0
         self.rankings = RankMemory(method.settings.rank_interval)
-        self.updates = UpdateMemory()
         self._percent_to_sigma = percent_to_sigma
         self._blocks = {(block.part, block.index): block for block in method.structure.blocks}
         self._told = 0
@@ -135,10 +134,6 @@ class PruneRun:
             self._orders[grid, device] = EvenOrder.of(grid, device)
         return self._orders[grid, device]
 
-    def remembers_updates(self, block: AttentionBlock) -> bool:
-        """Whether tokens' updates in `block` are worth remembering: they are asked for, and it is pruned some time."""
-        return self.method.settings.recovery == "temporal" and self.method.schedule.ratio(1.0, block) > 0
-
     def leave_alone(self, block: AttentionBlock, foreign: str) -> None:
         """Note that a block runs whole because the code of a module called `foreign` runs its layers; say so once."""
         with self._lock:
@@ -178,6 +173,5 @@ class PruneRun:
         self.maps = None
         self.left_alone.clear()
         self.rankings.reset()
-        self.updates.reset()
         self._progress.clear()
         self._orders.clear()

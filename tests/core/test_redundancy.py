@@ -11,7 +11,7 @@ from reference import random_tokens, smooth_states
 from atedm_core import PruneSettings, TokenSubset, rank_states, select_tokens
 from atedm_core.unet import similarity
 from atedm_core.unet.recovery import stand_in_by_cosine
-from atedm_core.unet.redundancy import redundancy_scores
+from atedm_core.unet.redundancy import anchors_of, lattice_cell, redundancy_scores
 
 
 def unlike(hidden: torch.Tensor, anchors: list[int], token: int) -> float:
@@ -22,7 +22,8 @@ def unlike(hidden: torch.Tensor, anchors: list[int], token: int) -> float:
 
 def plain_choice(hidden: torch.Tensor, grid: tuple[int, int], keep: int) -> tuple[list[int], list[int], list[float]]:
     """The definition for one sample's states `[N, C]`, written plainly: the lattice, the first round, all scores."""
-    lattice = [y * grid[1] + x for y in range(0, grid[0], 4) for x in range(0, grid[1], 4)]
+    edge = next(edge for edge in (4, 8, 16, 32) if len(hidden) / edge**2 <= keep / 4)
+    lattice = [y * grid[1] + x for y in range(0, grid[0], edge) for x in range(0, grid[1], edge)]
     tokens = range(len(hidden))
     scores = [unlike(hidden, lattice, token) for token in tokens]
     count = max(0, min((keep - len(lattice)) // 2, len(hidden) // 4))
@@ -46,6 +47,12 @@ def test_anchors_come_first_then_the_tokens_least_like_them_then_those_least_lik
         assert (found[sample, lattice] > 0.9).all()
         assert (found[sample, first] == 0.75).all()
         torch.testing.assert_close(found[sample, others], torch.tensor(scores, dtype=found.dtype)[others])
+
+
+@pytest.mark.parametrize(("keep", "edge"), [(1024, 4), (256, 4), (255, 8), (64, 8), (63, 16), (16, 16), (1, 64)])
+def test_the_lattice_takes_a_quarter_of_what_stays_at_most(keep, edge):
+    assert lattice_cell(1024, keep) == edge
+    assert anchors_of(1024, keep) <= max(1, keep / 4)
 
 
 def test_what_stays_follows_the_content_where_little_may_stay():
@@ -136,11 +143,10 @@ def test_lengths_beyond_half_precision_change_nothing():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("age", [None, torch.ones(1, 256)])
-def test_tokens_all_alike_are_kept_evenly_and_stand_in_for_their_neighbours(dtype, age):
+def test_tokens_all_alike_are_kept_evenly_and_stand_in_for_their_neighbours(dtype):
     hidden = torch.ones(1, 256, 16, dtype=dtype)
     ranking = PruneSettings()
-    subset = select_tokens(ranking, rank_states(ranking, hidden, 96, (16, 16)), 96, (16, 16), age)
+    subset = select_tokens(ranking, rank_states(ranking, hidden, 96, (16, 16)), 96, (16, 16))
     rows, columns = subset.keep_index[0] // 16, subset.keep_index[0] % 16
     quarters = [int(((rows // 8 == y) & (columns // 8 == x)).sum()) for y in (0, 1) for x in (0, 1)]
     assert quarters == [24, 24, 24, 24]

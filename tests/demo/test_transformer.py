@@ -116,3 +116,22 @@ def test_learning_lowers_the_loss_and_leaves_the_text_encoders_alone(trainee):
         update(trainee, made, 5e-3)
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
     assert all(torch.equal(a, b) for a, b in zip(before, trainee._text[0].parameters(), strict=True))
+
+
+def test_a_training_may_begin_with_a_finished_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import sys
+
+    from demo import train_transformer
+    from demo.scenes import split_scenes
+
+    scenes = split_scenes()[0][:2]
+    latents = torch.zeros(2, 4, 32, 32)
+    data = {"scenes": scenes, "shows": range(2), "latents": latents, "held_out": (latents, scenes)}
+    torch.save(data, tmp_path / "latents.pt")
+    out = tmp_path / "out.safetensors"
+    told = {"--work": tmp_path, "--out": out, "--start": DEFAULT_FILE, "--minutes": 0}
+    monkeypatch.setattr(sys, "argv", ["train", *(str(word) for pair in told.items() for word in pair)])
+    train_transformer.main()
+    (_, found, notes), (_, start, _) = read(out), read()
+    assert notes["steps"] == 0
+    assert all(torch.equal(found[name], weight) for name, weight in start.items())

@@ -46,7 +46,7 @@ def replaced_while_it_runs(model: Any, places: list[Any], replacement: Any) -> A
     return clone
 
 
-@pytest.mark.parametrize("inputs", [{}, {"recovery": "temporal"}, {"prune_from": "block start"}])
+@pytest.mark.parametrize("inputs", [{}, {"recovery": "copy"}, {"prune_from": "block start"}])
 def test_a_block_whose_layers_have_foreign_code_runs_whole(
     host: InProcessHost, caplog: pytest.LogCaptureFixture, inputs: dict[str, Any]
 ) -> None:

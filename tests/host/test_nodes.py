@@ -139,6 +139,26 @@ def test_every_input_of_apply_acts(host: InProcessHost, inputs: dict[str, Any], 
     assert bool(named.get(name, named["prune_ratio"]).advanced) == advanced
 
 
+def test_a_choice_that_is_gone_is_still_understood_in_shared_workflows(
+    host: InProcessHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    apply_node, model = host.node("ATEDMApply"), shared_model("sdxl")
+    assert apply_node.validate_inputs(recovery="temporal") is True
+    caplog.set_level("INFO")
+    old = apply(host, model, recovery="temporal")
+    assert [line for line in caplog.messages if "'temporal' is gone; 'update'" in line]
+    assert torch.equal(sample(old, steps=1), sample(apply(host, model), steps=1))
+
+
+@pytest.mark.parametrize(("value", "fine"), [("update", True), (None, True), ("updat", False), (3, False), ([], False)])
+def test_other_recoveries_than_there_are_are_refused_with_those_that_there_are(
+    host: InProcessHost, value: Any, fine: bool
+) -> None:
+    answer = host.node("ATEDMApply").validate_inputs(recovery=value)
+    assert (answer is True) == fine
+    assert fine or str(answer) == f"recovery is {value!r}: choose one of update, copy, zero, interpolate"
+
+
 @pytest.mark.parametrize(
     "inputs",
     [

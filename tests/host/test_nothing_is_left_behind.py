@@ -117,7 +117,7 @@ def test_a_run_changes_nothing_on_the_patched_model(host: InProcessHost) -> None
     assert trace() == before
 
 
-@pytest.mark.parametrize("inputs", [{}, {"ranking": "self-attention"}, {"recovery": "temporal"}])
+@pytest.mark.parametrize("inputs", [{}, {"ranking": "self-attention"}])
 def test_no_tensor_outlives_a_run_and_none_is_made_again_at_every_step(
     host: InProcessHost, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

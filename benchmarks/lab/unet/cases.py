@@ -10,9 +10,7 @@ from typing import Any
 from ...pack.atedm_core.unet.schedule import PAPER_SCHEDULE, DSAPSchedule
 from ...pack.atedm_core.unet.settings import PAPER_SETTINGS, PruneSettings
 from ..cases import Peer, Sampling
-
-SDXL_SCHEDULE = DSAPSchedule(level_scales=(1.0, 0.0, 1.0))
-"""The defaults as they are on SDXL, whatever model of the lab they are tried on."""
+from .sdxl import SDXL_SCHEDULE
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Case:
             told["peer"] = asdict(self.peer)
         if self.replay:
             told["replay"] = True
-        return hashlib.sha1(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha1(json.dumps(told, sort_keys=True, default=vars).encode()).hexdigest()[:16]
 
 
 def _told(value: Any, silent: Any) -> dict[str, Any]:

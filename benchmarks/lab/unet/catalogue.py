@@ -22,16 +22,17 @@ from ...pack.atedm_core.unet.settings import (
 )
 from ..captions import CaptionSet
 from ..cases import Peer, Row, Sampling
-from .cases import SDXL_SCHEDULE, Case, Pruning
+from .cases import Case, Pruning
 from .controls import CONTROLS
 from .flops import planned_share, ratio_for, tome_share
+from .sdxl import SDXL_SCHEDULE
 
 DEFAULTS = PruneSettings()
 SCHEDULE = SDXL_SCHEDULE
+ALIKE = replace(SCHEDULE, block_shares=())
+"""The same mean ratio in every block."""
 BASE = Sampling()
 PAPER = Pruning(PAPER_SCHEDULE, PAPER_SETTINGS)
-NEWER_RECOVERIES = tuple(one for one in RECOVERIES if one not in ("update", "copy", "zero", "interpolate"))
-"""What the pack offers beyond its first four; they join the main table by themselves."""
 GWPR = replace(DEFAULTS, ranking="self-attention")
 """The defaults, but for what ranks: page rank over attention, in whose place the controls are put."""
 LEAST_REDUNDANT = Pruning(SCHEDULE, replace(GWPR, selection="top-k"), "least redundant")
@@ -73,7 +74,6 @@ def build(progress: Progress, sizes: Sizes) -> dict[str, list[Row]]:
         "selection": _selection(sizes),
         "recovery": _recovery(sizes),
         "merge": _merge(sizes),
-        "temporal": _temporal(sizes, solve),
         "schedule": _schedule(sizes, solve),
         "points": _points(sizes, solve),
         "ratio": _ratio(sizes),
@@ -81,6 +81,7 @@ def build(progress: Progress, sizes: Sizes) -> dict[str, list[Row]]:
         "peers": peers(sizes, solve),
         "ranking": _ranking(sizes),
         "levels": _levels(sizes, solve),
+        "blocks": _blocks(sizes),
         "samplers": _samplers(sizes),
         "cfg": _cfg(sizes),
         "progress": _progress(sizes),
@@ -99,6 +100,9 @@ class _Solver:
     progress: list[float]
 
     def __call__(self, name: str, settings: PruneSettings = DEFAULTS, **schedule: Any) -> tuple[str, Pruning]:
+        if "level_scales" in schedule:  # then all blocks of a level are pruned alike
+            schedule["block_shares"] = ()
+
         def at(ratio: float) -> Pruning:
             return Pruning(replace(SCHEDULE, prune_ratio=ratio, **schedule), settings)
 
@@ -152,6 +156,7 @@ def _main(sizes: Sizes, solve: _Solver) -> list[Row]:
         "even grid": by_attention("even grid"),
         "least redundant keys": LEAST_REDUNDANT,
         "copy, stand-in by cosine": with_settings(recovery="copy"),
+        "all blocks alike": Pruning(ALIKE),
         "the paper's schedule (ratio 0.63)": Pruning(PAPER_SCHEDULE),
         "the paper's ratio (0.63)": at_ratio(Pruning(), PAPER_RATIO),
     }
@@ -161,8 +166,7 @@ def _main(sizes: Sizes, solve: _Solver) -> list[Row]:
             solve("half level at 0.5", level_scales=HALF_LESS),
         ]
     )
-    prunings |= {f"recovery {one}": with_settings(recovery=one) for one in NEWER_RECOVERIES}
-    spared = ("G-WPR", "random", "even grid", *(f"recovery {one}" for one in NEWER_RECOVERIES))
+    spared = ("G-WPR", "random", "even grid")
     prunings |= {f"{name}, the paper's schedule": in_papers_schedule(prunings[name]) for name in spared}
     rows = [_row("main", name, pruning, sizes.main, "confirm") for name, pruning in prunings.items()]
     return rows + [_fewer("main", "confirm", sizes.main, BASE, steps) for steps in FEWER[20]]
@@ -193,27 +197,6 @@ def _recovery(sizes: Sizes) -> list[Row]:
         for recovery, stand_in in dict.fromkeys(choices)
         for n in (sizes.ablation,)
     ]
-
-
-def _temporal(sizes: Sizes, solve: _Solver) -> list[Row]:
-    """Temporal recovery, where the pack has it: its memory may want whole steps early, and turns need no ranking."""
-    if "temporal" not in RECOVERIES:
-        return []
-    settings = replace(DEFAULTS, recovery="temporal")
-    found = [("defaults", Pruning()), (f"temporal (ratio {SCHEDULE.prune_ratio})", Pruning(SCHEDULE, settings))]
-    found += [
-        ("temporal, top-k", Pruning(SCHEDULE, replace(settings, selection="top-k"))),
-        ("temporal, random", by_attention("random", recovery="temporal")),
-        ("temporal, G-WPR", by_attention(recovery="temporal")),
-        ("temporal, no ranking", Pruning(SCHEDULE, replace(settings, ranking="none"))),
-        ("temporal, the paper's schedule (ratio 0.63)", Pruning(PAPER_SCHEDULE, settings)),
-    ]
-    found += [
-        solve(f"temporal, all early, {percent:g}", settings, early_percent=percent, early_blocks="all")
-        for percent in (0.05, 0.1, 0.15, 0.2)
-    ]
-    found += [solve(f"temporal, {point}", replace(settings, prune_from=point)) for point in PRUNE_POINTS[1:]]
-    return [_row("temporal", name, pruning, sizes.ablation) for name, pruning in found]
 
 
 def _schedule(sizes: Sizes, solve: _Solver) -> list[Row]:
@@ -336,8 +319,16 @@ def _ranking(sizes: Sizes) -> list[Row]:
     return [_row("ranking", name, in_papers_schedule(pruning), sizes.ablation) for name, pruning in found.items()]
 
 
+def _blocks(sizes: Sizes) -> list[Row]:
+    """Each of SDXL's deep blocks pruned alone, then all of them by the same ratio and by ratios of their own."""
+    shares = [replace(share, offset=0.0) for share in SCHEDULE.block_shares]
+    found = {f"{share.name} alone": Pruning(replace(SCHEDULE, block_shares=(share,))) for share in shares}
+    found |= {"all alike": Pruning(ALIKE), "defaults": Pruning()}
+    return [_row("blocks", name, pruning, sizes.map) for name, pruning in found.items()]
+
+
 def _levels(sizes: Sizes, solve: _Solver) -> list[Row]:
-    found = [(f"quarter level only (ratio {SCHEDULE.prune_ratio})", Pruning())]
+    found = [(f"quarter level only (ratio {SCHEDULE.prune_ratio})", Pruning(ALIKE))]
     scales = {"half at 0.25": (1.0, 0.25, 1.0), "half at 0.5": HALF_LESS, "half at 0.75": (1.0, 0.75, 1.0)}
     scales |= {"both levels alike": BOTH_LEVELS, "half at 1.3": (1.0, 1.3, 1.0)}
     found += [solve(name, level_scales=levels) for name, levels in scales.items()]
@@ -363,16 +354,16 @@ def _cfg(sizes: Sizes) -> list[Row]:
 
 def _progress(sizes: Sizes) -> list[Row]:
     """Single-step errors of a run that is shown the unpruned latents, at the paper's ratio at every step."""
-    always = replace(SCHEDULE, prune_ratio=PAPER_RATIO, early_percent=0.0)
+    always = replace(ALIKE, prune_ratio=PAPER_RATIO)
     found = {
         "paper's recipe": Pruning(always, PAPER_SETTINGS),
         "random": Pruning(always, GWPR, "random"),
         "G-WPR": Pruning(always, GWPR),
-        "defaults": Pruning(always),
+        "defaults": at_ratio(Pruning(), PAPER_RATIO),
+        "all blocks alike": Pruning(always),
         "half level only": Pruning(replace(always, level_scales=(1.0, 1.0, 0.0))),
         "both levels alike": Pruning(replace(always, level_scales=BOTH_LEVELS)),
     }
-    found |= {f"recovery {one}": Pruning(always, replace(DEFAULTS, recovery=one)) for one in NEWER_RECOVERIES}
     return [_row("progress", name, pruning, sizes.map, replay=True) for name, pruning in found.items()]
 
 

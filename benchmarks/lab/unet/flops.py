@@ -14,28 +14,9 @@ from typing import Any
 from ...pack.atedm_core.tokens import kept_tokens
 from ...pack.atedm_core.unet.flops import block_flops, self_attention_flops, unet_flops
 from ...pack.atedm_core.unet.settings import PrunePoint, prune_point
-from ...pack.atedm_core.unet.structure import AttentionBlock, UNetStructure, stage_ends
+from ...pack.atedm_core.unet.structure import AttentionBlock, UNetStructure
 from .cases import Pruning
-
-SDXL_LATENT = (128, 128)
-_SDXL_PLACES = [
-    *[("input", i, 1, 2) for i in (4, 5)],
-    *[("input", i, 2, 10) for i in (7, 8)],
-    ("middle", 0, 2, 10),
-    *[("output", i, 2, 10) for i in (0, 1, 2)],
-    *[("output", i, 1, 2) for i in (3, 4, 5)],
-]
-
-
-@cache
-def sdxl() -> UNetStructure:
-    """SDXL: its attention blocks, and the multiply-adds of its convolutions and embeddings."""
-    ends = stage_ends([(part, level) for part, _, level, _ in _SDXL_PLACES])
-    blocks = tuple(
-        AttentionBlock(part, index, level, layers, 640 * level, 640 * level, 10 * level, 2048, end)
-        for (part, index, level, layers), end in zip(_SDXL_PLACES, ends, strict=True)
-    )
-    return UNetStructure(blocks, (17_328_640, 66_457_600, 249_446_400), 24_903_680)
+from .sdxl import SDXL_LATENT, sdxl
 
 
 @dataclass(frozen=True)

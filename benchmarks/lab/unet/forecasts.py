@@ -38,8 +38,9 @@ from ..captions import BATCH, Caption, CaptionSet, Subject, batch, batches, on_s
 from ..cases import Sampling
 from ..document import insert
 from ..drawing import inputs_noted, noise_of, sigmas_of
-from .cases import SDXL_SCHEDULE, Pruning
-from .flops import SDXL_LATENT, Tape, sdxl, sdxl_flops
+from .cases import Pruning
+from .flops import Tape, sdxl_flops
+from .sdxl import SDXL_LATENT, SDXL_SCHEDULE, sdxl
 from .session import Session, Watching
 
 HERE = SCRATCH / "forecasts"
