@@ -71,7 +71,8 @@ def test_as_published_it_keeps_its_velocity_and_added_noise_moves_the_clean_late
         where = left_out(host, call.selected, clean)
         velocity = (x_before - clean_before) / sigma_before
         assert (x - sigma * velocity - clean)[where].abs().max() < CLOSE
-        assert (clean - clean_before)[where].abs().mean() > 100 * CLOSE
+        # towards the end little noise is added
+        assert (clean - clean_before)[where].abs().mean() > 20 * CLOSE
 
 
 def test_along_a_straight_line_both_are_the_same(host: InProcessHost) -> None:
