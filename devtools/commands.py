@@ -27,6 +27,7 @@ python dev.py test            linters, type checks and all tests; with arguments
                               (--host VERSION in front: on another ComfyUI than the one that is fetched)
 python dev.py bench NAME      one benchmark; without a name: which there are
 python dev.py fuzz            random configurations against what must always hold; --help shows the options
+python dev.py packs           beside the real code of other packs, each fetched at a pinned commit
 python dev.py host            ComfyUI with this pack loaded; --help shows the options
 
 The first call makes .venv/ and fetches ComfyUI into .host/ (a few minutes, about 2 GB). To use a ComfyUI that is
@@ -124,12 +125,20 @@ def fuzz_command(arguments: Sequence[str]) -> int:
     return run_in_host(prepare(dev_tools=True), ["-m", "devtools.fuzz.run", *arguments], OMP_NUM_THREADS="1")
 
 
+def packs_command(arguments: Sequence[str]) -> int:
+    """`dev.py packs`: see devtools/packs.py."""
+    from .packs import packs_command as run
+
+    return run(arguments)
+
+
 COMMANDS = {
     "host": host_command,
     "demo": demo_command,
     "test": test_command,
     "bench": bench_command,
     "fuzz": fuzz_command,
+    "packs": packs_command,
 }
 
 

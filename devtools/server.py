@@ -127,6 +127,17 @@ class Server(Client):
     ) -> None:
         self.stop()
 
+    @property
+    def process_id(self) -> int:
+        """Of the server.
+
+        Raises:
+            DevError: it was not started.
+        """
+        if self._process is None:
+            raise DevError("This server was not started.")
+        return self._process.pid
+
     def alive(self) -> bool:
         """Whether the server process still runs."""
         return self._process is not None and self._process.poll() is None

@@ -11,6 +11,7 @@ from comfy_api.latest import io, ui
 from ..patches.dit.apply import applied_cat
 from ..patches.host.finished_runs import find_record, measured_speed
 from ..patches.host.preview import latent_preview
+from ..patches.host.shown_files import keep_files
 from ..patches.steps.apply import applied_forecast
 from ..patches.steps.auto import applied_auto
 from ..patches.unet.apply import applied_method
@@ -186,4 +187,5 @@ def _saved(sheets: Sequence[torch.Tensor]) -> list[dict[str, Any]]:
 
 def _shown(panel: dict[str, Any], text: str) -> dict[str, Any]:
     """What the page shows on the node, and the text for those who read results over the API."""
+    keep_files([*panel["light"], *panel["dark"]])
     return {PANEL: (panel,), "text": (text,)}

@@ -8,10 +8,13 @@ in between; random numbers are drawn as without the pack; and no model, module o
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from . import models, traces
 from .drawing import Case, NodeCall
+from .neighbours import LORA, put_beside
+from .threads import PassOn, in_turns
 
 OFF = {
     "ATEDMApply": {"prune_ratio": 0.0},
@@ -45,15 +48,19 @@ def check(case: Case, host: Any) -> str:
     except ValueError as error:
         _expect_sentence(error)
         return "refused"
-    before = [traces.of_model(one) for one in (base, patched)]
+    weights = case.neighbour is None or case.neighbour[0] != LORA
+    before = [traces.of_model(one) for one in (base, patched)] + [traces.of_modules(base, weights)]
     out = _sample(case, patched)
     _same(traces.of_random_numbers(), drawn, "random numbers were drawn otherwise")
     if bool(plain.isfinite().all()):
         _expect(bool(out.isfinite().all()), "the result is not finite")
     _expect(out.shape == plain.shape and out.dtype == plain.dtype, "the result has another shape or type")
-    _check_one(case, host, base, patched, plain, out)
-    for one, was in zip((base, patched), before, strict=True):
-        found = traces.of_model(one)
+    if case.check == "batch":
+        _beside_other_pictures(case, patched, plain_model, plain, out)
+    else:
+        _check_one(case, host, base, patched, plain, out)
+    after = [traces.of_model(one) for one in (base, patched)] + [traces.of_modules(base, weights)]
+    for found, was in zip(after, before, strict=True):
         for name, value in was.items():
             _same(found[name], value, f"a trace was left in {name}")
     return "ok"
@@ -67,6 +74,8 @@ def _check_one(case: Case, host: Any, base: Any, patched: Any, plain: Any, out: 
         _same_bits(_sample(case, off_model), plain, "off is not the model itself")
     elif case.check == "unpatched":
         _same_bits(_sample(case, _beside(case, host, base, first=False)), plain, "the unpatched model has changed")
+    elif case.check == "in threads":
+        _in_threads(case, host, patched, out)
     elif case.check == "report":
         host.call("ATEDMReport", model=patched, result={"samples": out})
     else:
@@ -87,22 +96,58 @@ def _try(case: Case, host: Any, base: Any) -> None:
     return None
 
 
+def _in_threads(case: Case, host: Any, patched: Any, out: Any) -> None:
+    """Beside another model of the family that another thread samples, a call of the one after a call of the other."""
+    other = _beside(case, host, models.model(case.family, case.dtype, 1), first=True)
+    try:
+        other = _beside(case, host, _patched(host, other, case.others), first=False)
+    except ValueError as error:
+        return _expect_sentence(error)
+    expected = [out, _sample(case, other)]
+
+    def sampled(model: Any) -> Callable[[PassOn], Any]:
+        return lambda pass_on: _sample(case, _told_of_evaluations(model, pass_on))
+
+    for found, alone in zip(in_turns([sampled(patched), sampled(other)]), expected, strict=True):
+        _same_bits(found, alone, "a run depends on another thread's")
+    return None
+
+
+def _beside_other_pictures(case: Case, patched: Any, plain_model: Any, plain: Any, out: Any) -> None:
+    """The first picture of a batch stays as it is when the others change, if it does without the pack."""
+    if _same_bit_for_bit(_sample(case, patched, others=True)[:1], out[:1]):
+        return
+    _expect(
+        not _same_bit_for_bit(_sample(case, plain_model, others=True)[:1], plain[:1]),
+        "a picture depends on the others of its batch",
+    )
+
+
+def _told_of_evaluations(model: Any, tell: Callable[[], None]) -> Any:
+    """A clone that calls `tell` after every evaluation."""
+
+    def ended(arguments: dict[str, Any]) -> Any:
+        tell()
+        return arguments["denoised"]
+
+    told = model.clone()
+    told.set_model_sampler_post_cfg_function(ended)
+    return told
+
+
 def _interrupted(case: Case, patched: Any) -> None:
     from comfy.model_management import InterruptProcessingException
 
     calls = 0
 
-    def stop(arguments: dict[str, Any]) -> Any:
+    def stop() -> None:
         nonlocal calls
         calls += 1
         if calls > case.steps // 2:
             raise InterruptProcessingException
-        return arguments["denoised"]
 
-    stopped = patched.clone()
-    stopped.set_model_sampler_post_cfg_function(stop)
     try:
-        _sample(case, stopped)
+        _sample(case, _told_of_evaluations(patched, stop))
     except InterruptProcessingException:
         return
     _expect(calls <= case.steps // 2, "a run went on after it was interrupted")
@@ -112,8 +157,7 @@ def _beside(case: Case, host: Any, model: Any, first: bool) -> Any:
     """The model with the neighbour, if that is its place."""
     if case.neighbour is None or case.neighbour_first != first:
         return model
-    node_id, inputs = case.neighbour
-    return host.call(node_id, model=model, **inputs)[0]
+    return put_beside(case.neighbour, host, model, case.family)
 
 
 def _patched(host: Any, model: Any, nodes: tuple[NodeCall, ...]) -> Any:
@@ -129,16 +173,18 @@ def _patched(host: Any, model: Any, nodes: tuple[NodeCall, ...]) -> Any:
     return model
 
 
-def _sample(case: Case, model: Any) -> Any:
+def _sample(case: Case, model: Any, others: bool = False) -> Any:
     import torch
 
     import nodes
 
     torch.manual_seed(_SEED)
     positive, negative = (models.conditioning(case, given) for given in (case.positive, case.negative))
-    how = (case.steps, case.cfg, case.sampler, case.scheduler, positive, negative, models.latent(case), case.denoise)
+    how = (case.steps, case.cfg, case.sampler, case.scheduler, positive, negative)
     with torch.inference_mode():
-        return nodes.KSampler().sample(model, case.seed % 2**32, *how)[0]["samples"]
+        return nodes.KSampler().sample(model, case.seed % 2**32, *how, models.latent(case, others), case.denoise)[0][
+            "samples"
+        ]
 
 
 def _expect_sentence(error: ValueError) -> None:
@@ -157,6 +203,9 @@ def _same(found: Any, expected: Any, otherwise: str) -> None:
 
 
 def _same_bits(found: Any, expected: Any, otherwise: str) -> None:
-    """Equal, with what is not a number in the same places."""
-    same = found.shape == expected.shape and bool(((found == expected) | (found.isnan() & expected.isnan())).all())
-    _expect(same, otherwise)
+    """Equal, and what is not a number in the same places."""
+    _expect(_same_bit_for_bit(found, expected), otherwise)
+
+
+def _same_bit_for_bit(found: Any, expected: Any) -> bool:
+    return found.shape == expected.shape and bool(((found == expected) | (found.isnan() & expected.isnan())).all())

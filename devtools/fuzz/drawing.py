@@ -12,12 +12,17 @@ from .neighbours import NEIGHBOURS, draw_neighbour
 
 Inputs = dict[str, Any]
 NodeCall = tuple[str, Inputs]
-CHECKS = ("off", "repeat", "in turn", "interrupt", "unpatched", "report")
+CHECKS = ("off", "repeat", "in turn", "in threads", "interrupt", "unpatched", "report", "batch")
+OF_ALL_PICTURES = {"StepForecastApply", "ATEDMAuto"}  # an evaluation is left out for a whole batch or not at all
+WITHOUT_NOISE = ("euler", "heun", "dpm_2", "dpmpp_2m", "lms", "uni_pc", "ipndm", "res_multistep", "deis")
 UNET_NODES = ("ATEDMApply", "ATEDMApply", "StepForecastApply", "ATEDMAuto")
 TRANSFORMER_NODES = ("CATPruningApply", "CATPruningApply", "StepForecastApply", "ATEDMAuto")
 VALUES = ("FLOAT", "INT", "COMBO", "BOOLEAN")
 CHEAP_SAMPLERS = 0.9  # dpm_adaptive takes dozens of calls and says little that the others do not
 MOST_IN_HALF = 5
+MANY_CELLS = 100
+STEPS = (1, 2, 2, 3, 3, 4, 5, 8, 12)
+MOST_IN_UNET, MOST_IN_TRANSFORMER, AS_DRAWN = 10, 24, 0.05  # pictures times steps
 HALF = ("bfloat16", "float16")
 
 
@@ -72,26 +77,33 @@ def draw_case(seed: int, host: Any) -> Case:
     sampler = rng.choice(SAMPLER_NAMES)
     if sampler == "dpm_adaptive" and rng.random() < CHEAP_SAMPLERS:
         sampler = "euler"
+    nodes, check = _nodes(rng, host, unet), rng.choice(CHECKS)
+    if check == "batch" and (family == "svd" or {node for node, _ in nodes} & OF_ALL_PICTURES):
+        check = "repeat"
+    if check == "in threads" and sampler not in WITHOUT_NOISE:
+        sampler = "euler"  # noise may come from the generator that both threads draw from
     most = 2 if cells[0] * cells[1] > 400 else 3
+    batch = FAMILIES[family].frames or (2 if check == "batch" else rng.choice((1, 1, 1, 2, 3)[: most + 2]))
+    positive, negative = _conditions(rng, family, cells, 3), _conditions(rng, family, cells, 2)
     return Case(
         seed=seed,
         family=family,
         dtype=dtype,
         cells=cells,
-        batch=FAMILIES[family].frames or rng.choice((1, 1, 1, 2, 3)[: most + 2]),
-        steps=rng.choice((1, 2, 2, 3, 3, 4, 5, 8, 12) if cells[0] * cells[1] < 100 else (1, 2, 3, 4)),
+        batch=batch,
+        steps=_steps(rng, unet, cells[0] * cells[1], batch * (len(positive) + len(negative))),
         cfg=rng.choice((1.0, 1.5, 4.0, 7.0)),
         sampler=sampler,
         scheduler=rng.choice(SCHEDULER_NAMES),
         denoise=rng.choice((1.0, 1.0, 0.6, 0.3)),
         inpaint=rng.random() < 0.1,
-        positive=_conditions(rng, family, cells, 3),
-        negative=_conditions(rng, family, cells, 2),
-        nodes=_nodes(rng, host, unet),
+        positive=positive,
+        negative=negative,
+        nodes=nodes,
         others=_nodes(rng, host, unet),
         neighbour=draw_neighbour(rng, unet) if rng.random() < 0.25 and NEIGHBOURS else None,
         neighbour_first=rng.random() < 0.5,
-        check=rng.choice(CHECKS),
+        check=check,
         control=unet and family != "svd" and dtype == "float32" and rng.random() < 0.1,
     )
 
@@ -104,6 +116,15 @@ def draw_inputs(rng: random.Random, kind: Any) -> Inputs:
 def describe(case: Case) -> Mapping[str, Any]:
     """A configuration by the names of its parts, without what is as usual."""
     return {name: value for name, value in vars(case).items() if value not in (None, False, ())}
+
+
+def _steps(rng: random.Random, unet: bool, cells: int, pictures: int) -> int:
+    """How many; few where one is slow, except now and then."""
+    steps = rng.choice(STEPS)
+    if rng.random() < AS_DRAWN:
+        return steps
+    affordable = (MOST_IN_UNET if unet else MOST_IN_TRANSFORMER) // (pictures if cells < MANY_CELLS else 2 * pictures)
+    return min(steps, max(1, affordable))
 
 
 def _side(rng: random.Random, family: str) -> int:

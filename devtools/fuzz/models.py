@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class Family:
         cells: least and most latent cells in each direction.
         multiple: of which they are.
         share: how often it is drawn, compared with others; a slow one less.
+        size: what its builder is given; the tests' depths say no more than shallower ones and take longer.
     """
 
     unet: bool
@@ -30,6 +31,7 @@ class Family:
     cells: tuple[int, int] = (1, 40)
     multiple: int = 1
     share: int = 4
+    size: dict[str, Any] = field(default_factory=dict)
 
 
 UNETS = ("sdxl", "sd15", "sd2", "ssd1b", "vega", "refiner")
@@ -51,25 +53,27 @@ TRANSFORMERS = (
     "krea2",
 )
 FAMILIES: dict[str, Family] = {
-    **{name: Family(True, (77, 77, 154)) for name in UNETS},
+    **{name: Family(True, (77, 77, 154), share=3) for name in UNETS},
     **{name: Family(False, (1, 5, 12, 24)) for name in TRANSFORMERS},
     **{
         name: Family(False, (1, 5, 12, 24), cells=(34, 40), multiple=2, share=2)
         for name in ("pixart_alpha", "pixart_sigma")
     },
+    "sdxl": Family(True, (77, 77, 154), share=3, size={"depth": (1, 2)}),
+    "refiner": Family(True, (77, 77, 154), share=3, size={"depth": 1}),
     "svd": Family(True, (1,), frames=3, cells=(1, 12), share=1),
 }
 
 
 @functools.cache
-def model(family: str, dtype: str) -> Any:
-    """One model of a family for all configurations; none of them may leave a trace on it."""
+def model(family: str, dtype: str, number: int = 0) -> Any:
+    """One model of a family for all configurations, or several by number; none of them may leave a trace on it."""
     import torch
 
     from benchmarks import random_models, random_transformers
 
     kinds: Any = random_models.KINDS if FAMILIES[family].unet else random_transformers.TRANSFORMERS
-    return kinds[family].build(dtype=getattr(torch, dtype))
+    return kinds[family].build(dtype=getattr(torch, dtype), seed=number, **FAMILIES[family].size)
 
 
 @functools.cache
@@ -114,8 +118,8 @@ def conditioning(case: Case, conditions: tuple[Condition, ...]) -> Any:
     return made
 
 
-def latent(case: Case) -> dict[str, Any]:
-    """The LATENT that a configuration starts from."""
+def latent(case: Case, others: bool = False) -> dict[str, Any]:
+    """The LATENT that a configuration starts from; with `others` the second picture of a pair is another."""
     import torch
 
     from benchmarks import random_transformers
@@ -126,6 +130,10 @@ def latent(case: Case) -> dict[str, Any]:
         shape = (takes.channels, *((1,) if takes.frames else ()), *case.cells)
     generator = torch.Generator().manual_seed(case.seed)
     start: dict[str, Any] = {"samples": torch.randn(case.batch, *shape, generator=generator)}
+    if case.check == "batch":
+        start["batch_index"] = [0, 2 if others else 1]
+    if others:
+        start["samples"][1:] *= -3.0
     if case.inpaint:
         start["noise_mask"] = torch.rand(1, 1, *case.cells, generator=generator).round()
     return start

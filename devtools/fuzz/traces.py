@@ -6,9 +6,11 @@ import gc
 import random
 from typing import Any
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
+
 
 def of_model(model: Any) -> Any:
-    """Everything on a MODEL and its modules that a run could leave changed."""
+    """Everything on a MODEL that a run could leave changed."""
     return {
         "options": outline(model.model_options),
         "wrappers": outline(model.wrappers),
@@ -16,9 +18,15 @@ def of_model(model: Any) -> Any:
         "attachments": outline(model.attachments),
         "object patches": outline(model.object_patches),
         "injections": outline(model.injections),
-        "modules": [_module(module) for module in model.model.modules()],
-        "weights": [(weight.data_ptr(), weight._version) for weight in model.model.parameters()],
     }
+
+
+def of_modules(model: Any, weights: bool) -> Any:
+    """Everything on the modules of a MODEL that a run could leave changed; `weights` if nobody may touch those either.
+
+    A LoRA's are written when the model is loaded.
+    """
+    return {"modules": [_module(module, weights) for module in model.model.modules()]}
 
 
 def outline(value: Any) -> Any:
@@ -30,9 +38,10 @@ def outline(value: Any) -> Any:
     return value if isinstance(value, (int, float, str, bool)) else id(value)
 
 
-def _module(module: Any) -> Any:
-    hooks = [len(value) for name, value in vars(module).items() if name.endswith("_hooks")]
-    return id(module), hooks, "forward" in vars(module), sorted(name for name in vars(module) if name != "forward")
+def _module(module: Any, weights: bool) -> Any:
+    there = vars(module)
+    held = [(one.data_ptr(), one._version) for one in there["_parameters"].values() if weights and one is not None]
+    return id(module), [len(there[name]) for name in HOOKS], frozenset(there), held
 
 
 def of_random_numbers() -> Any:

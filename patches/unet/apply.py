@@ -18,6 +18,7 @@ from ..host.progress import percent_to_sigma_on_cpu
 from ..host.run_scope import Asked, Ended, applied, put_on
 from ..host.version import why_blocks_cannot_be_pruned
 from .attention_block import attention_block_handler
+from .compiled import compiled_layers
 from .planned import planned_otherwise
 from .recording import record_of
 from .run import OBSERVERS_KEY, RUN_KEY, Method, PruneRun
@@ -72,6 +73,7 @@ def begin(method: Method, asked: Asked) -> PruneRun:
     """State of a run."""
     model_sampling = asked.guider.model_patcher.get_model_object("model_sampling")
     run = PruneRun(method, percent_to_sigma_on_cpu(model_sampling))
+    run.compiled = compiled_layers(asked.guider.model_patcher)
     if otherwise := planned_otherwise(method.schedule.prune_ratio, asked.latent):
         logger.warning("AT-EDM: %s", otherwise)
     if report_is_wanted():
@@ -84,11 +86,17 @@ def hang_in(run: PruneRun, asked: Asked, model_options: dict[str, Any]) -> None:
 
     def count(executor: Any, *args: Any, **kwargs: Any) -> Any:
         run.evaluations += 1
+        run.same_picture.reset()
         return executor(*args, **kwargs)
+
+    def enter(executor: Any, model: Any, conditions: Any, latent: Any, *args: Any, **kwargs: Any) -> Any:
+        run.same_picture.enter(latent)
+        return executor(model, conditions, latent, *args, **kwargs)
 
     options = model_options["transformer_options"]
     options[RUN_KEY] = run
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, count, options)
+    add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, enter, options)
     _warn_of_unasked_handlers(model_options)
     _hide_from_compiler(model_options)
 
@@ -135,7 +143,7 @@ def remove_handler(model_options: dict[str, Any]) -> None:
 
 
 def _hide_from_compiler(model_options: dict[str, Any]) -> None:
-    """Keep torch.compile out of the handler: it would trace every layer again for each ratio, and compile for minutes.
+    """Keep torch.compile out of the handler, which chooses tokens; layers are compiled by themselves inside it.
 
     Only where the compiler is loaded at all, because loading it takes over a second.
     """

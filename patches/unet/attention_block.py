@@ -15,10 +15,12 @@ from ...atedm_core.unet.choosing_flops import choosing_flops
 from ...atedm_core.unet.flops import block_flops
 from ...atedm_core.unet.structure import AttentionBlock
 from ...report.record import Tally
+from .compiled import is_plain
 from .full_grid import Options
 from .memory import Ranking
 from .pruning_pass import PruningPass
 from .run import OBSERVERS_KEY, RUN_KEY, PruneEvent, PruneRun
+from .same_picture import Kept
 from .structure import foreign_code
 
 
@@ -85,15 +87,20 @@ class _Call:
 
 
 def _run_block(call: _Call, layer: SpatialTransformer, x: Tensor, context: Any) -> Tensor:
-    method, block, options = call.run.method, call.block, call.options
-    keep = kept_tokens(call.tokens, method.schedule.ratio(call.progress, block))
+    run, block, options = call.run, call.block, call.options
+    keep = kept_tokens(call.tokens, run.method.schedule.ratio(call.progress, block))
     foreign = foreign_code(layer) if keep < call.tokens else None
     if foreign is not None:
-        call.run.leave_alone(block, foreign)
+        run.leave_alone(block, foreign)
         keep = call.tokens
     if keep == call.tokens:
         call.record(keep)
-        return layer(x, context, options)
+        if run.compiled is None or foreign is not None or not is_plain(options):
+            return layer(x, context, options)
+        hidden = _enter(layer, x)
+        for inner, text in zip(layer.transformer_blocks, call.contexts, strict=True):
+            hidden = run.compiled(inner, hidden, text, None)
+        return _leave(layer, hidden, x)
     options["activations_shape"] = list(x.shape)
     hidden = _prune(call, layer.transformer_blocks, _enter(layer, x), keep)
     return _leave(layer, hidden, x)
@@ -101,8 +108,10 @@ def _run_block(call: _Call, layer: SpatialTransformer, x: Tensor, context: Any) 
 
 def _prune(call: _Call, layers: Any, hidden: Tensor, keep: int) -> Tensor:
     """All layers with `keep` tokens from the pruning point on: `[B, N, C]` -> `[B, N, C]`."""
-    done: dict[int, Tensor] = {}
     form = (call.samples, hidden.device, call.grid)
+    if (kept := call.run.same_picture.kept(call.uuids, call.block.name, form, keep)) is not None:
+        return _prune_together(call, layers, hidden, keep, None, kept)
+    done: dict[int, Tensor] = {}
     moment = (call.run.evaluations, call.sigma)
     for members, remembered in call.run.rankings.groups(call.uuids, call.block.name, form, moment):
         if len(members) == len(call.uuids):
@@ -112,12 +121,19 @@ def _prune(call: _Call, layers: Any, hidden: Tensor, keep: int) -> Tensor:
     return torch.cat([done[member] for member in sorted(done)])
 
 
-def _prune_together(call: _Call, layers: Any, hidden: Tensor, keep: int, remembered: Ranking | None) -> Tensor:
+def _prune_together(
+    call: _Call, layers: Any, hidden: Tensor, keep: int, remembered: Ranking | None, known: Kept | None = None
+) -> Tensor:
     """The same for conditions that run together; what there is to remember of them and to tell is passed on."""
     run, block, options, settings = call.run, call.block, call.options, call.run.method.settings
     order = run.even_order(call.grid, hidden.device)
-    passed = PruningPass(settings, keep, call.grid, block.layers, remembered, run.method.rank, order)
+    passed = PruningPass(
+        settings, keep, call.grid, block.layers, remembered, run.method.rank, run.compiled, order, known
+    )
     out = passed.run(layers, hidden, call.contexts, options)
+    if known is None:
+        form = (call.samples, hidden.device, call.grid)
+        run.same_picture.note(call.uuids, block.name, form, Kept(passed.subset, passed.point))
     remembers = settings.ranks_by_attention and settings.rank_interval > 1
     if remembers and remembered is None and passed.scores is not None:
         run.rankings.store(call.uuids, block.name, Ranking(passed.scores, passed.subset, call.grid, call.sigma))
@@ -125,7 +141,7 @@ def _prune_together(call: _Call, layers: Any, hidden: Tensor, keep: int, remembe
     on_grid = {"self_on_grid": "attn1" in whole, "cross_on_grid": "attn2" in whole}
     ranked, text = remembered is not None, call.contexts[0].shape[1]
     choosing = choosing_flops(settings, block.width, call.tokens, keep, remembered=ranked, context_tokens=text)
-    call.record(keep, choosing, point=passed.point, weighted=settings.weighs, **on_grid)
+    call.record(keep, choosing if known is None else 0, point=passed.point, weighted=settings.weighs, **on_grid)
     if run.maps is not None:
         run.maps.add(block, call.grid, passed.subset, len(call.uuids))
     for observer in options.get(OBSERVERS_KEY, ()):

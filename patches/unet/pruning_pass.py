@@ -12,8 +12,10 @@ from ...atedm_core.unet.ranking import RankTokens, choose_stand_ins, rank_states
 from ...atedm_core.unet.recovery import recover
 from ...atedm_core.unet.settings import PrunePoint, PruneSettings
 from .attention_view import AttentionView
+from .compiled import RunLayer, is_plain
 from .full_grid import Options, TokenGrid, append_patch, on_full_grid
 from .memory import Ranking
+from .same_picture import Kept
 from .weighted_attention import WeightedAttention
 
 
@@ -24,8 +26,10 @@ class PruningPass:
     Attributes:
         keep: how many tokens stay of those on the `grid` (height, width).
         remembered: an earlier ranking of the same conditions that still serves.
+        known: what another pass over the same picture kept: then nothing is chosen.
         scores: `[B, N]` of the ranking made in this call, or remembered.
         point: where tokens are dropped in this call.
+        compiled: runs a layer that nobody looks into, where the model is compiled.
     """
 
     settings: PruneSettings
@@ -34,7 +38,9 @@ class PruningPass:
     layers: int
     remembered: Ranking | None
     rank: RankTokens = rank_tokens
+    compiled: RunLayer | None = None
     order: EvenOrder | None = None
+    known: Kept | None = None
     scores: Tensor | None = None
     _before: Tensor | None = None
     _entered: Tensor | None = None
@@ -42,7 +48,8 @@ class PruningPass:
     _view: AttentionView | None = None
 
     def __post_init__(self) -> None:
-        self.point: PrunePoint = self.settings.point(self.layers, remembered=self.remembered is not None)
+        asked = self.settings.point(self.layers, remembered=self.remembered is not None)
+        self.point: PrunePoint = asked if self.known is None else self.known.point
         self._tokens = TokenGrid()
 
     @property
@@ -63,17 +70,23 @@ class PruningPass:
         for index, layer in enumerate(layers):
             options["block_index"] = index
             layer_options = on_full_grid(options, index, self._tokens)
-            if index == 0 and self.remembered is None:
+            if index == 0 and self.remembered is None and self.known is None:
                 layer_options = self._watch(layer, hidden, contexts[0], layer_options)
-            if self._weighted is not None:
-                layer_options = self._weighted.weigh(layer_options)
             if index == 0 and self.point == "inside first layer":
                 layer_options = append_patch(layer_options, "middle_patch", self._drop)
-            hidden = layer(hidden, context=contexts[index], transformer_options=layer_options)
+            hidden = self._run_layer(layer, hidden, contexts[index], layer_options)
             if index == 0 and self._tokens.subset is None:
                 hidden = self._drop(hidden)
         assert self._before is not None
         return recover(self.settings.recovery, self.subset, self._before, hidden, self.grid, self._entered)
+
+    def _run_layer(self, layer: Any, hidden: Tensor, context: Tensor, options: Options) -> Tensor:
+        weighted = self._weighted
+        if self.compiled is not None and is_plain(options):
+            return self.compiled(layer, hidden, context, weighted and weighted.channels_for(layer.d_head, hidden))
+        options = options if weighted is None else weighted.weigh(options)
+        out: Tensor = layer(hidden, context=context, transformer_options=options)
+        return out
 
     def _watch(self, layer: Any, hidden: Tensor, context: Tensor, options: Options) -> Options:
         """Options with which the first layer's attention is seen, if it ranks tokens or finds their stand-ins."""
@@ -105,6 +118,8 @@ class PruningPass:
         return self._entered.clone()
 
     def _choose(self, hidden: Tensor) -> TokenSubset:
+        if self.known is not None:
+            return self.known.subset
         attention = None if self._view is None else self._view.attention()
         # The view holds the first layer's queries and keys; the later layers need that memory.
         self._view = None

@@ -20,7 +20,9 @@ from ...atedm_core.unet.structure import AttentionBlock, UNetStructure
 from ...report.record import Tally
 from ..host.progress import progress_of
 from ..host.step_watch import Doing
+from .compiled import RunLayer
 from .memory import RankMemory
+from .same_picture import SamePicture
 from .token_maps import TokenMaps
 
 logger = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ class PruneRun:
         tallies: what was spent, by (condition uuid, block name).
         timeline: the same by (progress, block name).
         points: how often blocks dropped their tokens at each pruning point, counted once for every condition.
+        compiled: runs a layer of a block, where the model is compiled.
         maps: counts the tokens that each block kept, if somebody wants to know.
         left_alone: whose code replaced the layers of a block, by the block's name.
         evaluations: how often the sampler has asked for the model's answer so far.
@@ -82,9 +85,11 @@ class PruneRun:
         self.timeline: defaultdict[tuple[float, str], Tally] = defaultdict(Tally)
         self.points: Counter[PrunePoint] = Counter()
         self.maps: TokenMaps | None = None
+        self.compiled: RunLayer | None = None
         self.left_alone: dict[str, str] = {}
         self.evaluations = 0
         self.rankings = RankMemory(method.settings.rank_interval)
+        self.same_picture = SamePicture()
         self._percent_to_sigma = percent_to_sigma
         self._blocks = {(block.part, block.index): block for block in method.structure.blocks}
         self._told = 0
@@ -173,5 +178,6 @@ class PruneRun:
         self.maps = None
         self.left_alone.clear()
         self.rankings.reset()
+        self.same_picture.reset()
         self._progress.clear()
         self._orders.clear()

@@ -22,6 +22,8 @@ from .full_grid import Options, append_patch
 
 LARGEST_HEAD = 256
 """Channels of a head that fused kernels take; larger ones are left as they are."""
+Channels = tuple[Tensor, Tensor]
+"""What is added to every head of queries, `[1, 1, 1, 8]`, and of keys, `[B, K, 1, 8]`."""
 
 
 class WeightedAttention:
@@ -29,7 +31,7 @@ class WeightedAttention:
 
     def __init__(self, subset: TokenSubset) -> None:
         self._subset = subset
-        self._ends: tuple[Tensor, Tensor] | None = None
+        self._channels: Channels | None = None
 
     def weigh(self, options: Options) -> Options:
         """Options with which a layer's self-attention over the kept tokens is weighted; anything else runs as it is."""
@@ -42,7 +44,8 @@ class WeightedAttention:
             if weighted or not self._fits(args, kwargs):
                 return run(*args, **kwargs)
             weighted = True
-            return self._attend(run, *args, **kwargs)
+            queries, heads = args[0], args[3]
+            return attend_weighted(run, self.channels(queries.shape[-1] // heads, queries), *args, **kwargs)
 
         def pass_middle(hidden: Tensor, extra_options: Options) -> Tensor:
             nonlocal weighted
@@ -58,33 +61,51 @@ class WeightedAttention:
         if kwargs.get("skip_reshape") or kwargs.get("skip_output_reshape"):
             return False
         queries, keys, values, heads = args
-        small = queries.shape[-1] // heads + EXTRA_HEAD_CHANNELS <= LARGEST_HEAD
         expected = self._subset.keep_index.shape
-        return small and expected == queries.shape[:2] and queries.shape == keys.shape == values.shape
-
-    def _attend(
-        self, run: Callable[..., Tensor], queries: Tensor, keys: Tensor, values: Tensor, heads: int, **kwargs: Any
-    ) -> Tensor:
-        queries, keys, values = (x.unflatten(-1, (heads, -1)) for x in (queries, keys, values))
-        size = queries.shape[-1]
-        asked, told = self._channels(size, queries)
-        shape = (*queries.shape[:-1], EXTRA_HEAD_CHANNELS)
-        longer = math.sqrt((size + EXTRA_HEAD_CHANNELS) / size)
-        out = run(
-            torch.cat([queries, asked.expand(shape)], dim=-1).flatten(2),
-            torch.cat([keys * longer, told.expand(shape)], dim=-1).flatten(2),
-            torch.nn.functional.pad(values, (0, EXTRA_HEAD_CHANNELS)).flatten(2),
-            heads,
-            **kwargs,
+        return (
+            _grows(queries.shape[-1] // heads)
+            and expected == queries.shape[:2]
+            and queries.shape == keys.shape == values.shape
         )
-        return out.unflatten(-1, (heads, -1))[..., :size].flatten(2)
 
-    def _channels(self, size: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The channels that queries `[1, 1, 1, 8]` and keys `[B, K, 1, 8]` get; the same in all layers."""
-        if self._ends is None:
+    def channels(self, size: int, like: Tensor) -> Channels:
+        """For heads of this size, in the dtype and on the device of `like`; the same in all layers of a block."""
+        if self._channels is None:
             first = torch.zeros(EXTRA_HEAD_CHANNELS, device=like.device, dtype=torch.float32)
             first[0] = 1.0
             told = self._subset.members.log()[..., None, None] * first
             asked = math.sqrt(size + EXTRA_HEAD_CHANNELS) * first[None, None, None]
-            self._ends = asked.to(like.dtype), told.to(like.dtype)
-        return self._ends
+            self._channels = asked.to(like.dtype), told.to(like.dtype)
+        return self._channels
+
+    def channels_for(self, size: int, like: Tensor) -> Channels | None:
+        """The same, and `None` where heads of that size cannot grow."""
+        return self.channels(size, like) if _grows(size) else None
+
+
+def _grows(size: int) -> bool:
+    return size + EXTRA_HEAD_CHANNELS <= LARGEST_HEAD
+
+
+def attend_weighted(
+    run: Callable[..., Tensor],
+    channels: Channels,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    heads: int,
+    **kwargs: Any,
+) -> Tensor:
+    """Attention by `run` over `[B, K, heads * size]`, weighted by what `channels` add to every head."""
+    queries, keys, values = (x.unflatten(-1, (heads, -1)) for x in (queries, keys, values))
+    asked, told = channels
+    shape, size = (*queries.shape[:-1], EXTRA_HEAD_CHANNELS), queries.shape[-1]
+    longer = math.sqrt((size + EXTRA_HEAD_CHANNELS) / size)
+    out = run(
+        torch.cat([queries, asked.expand(shape)], dim=-1).flatten(2),
+        torch.cat([keys * longer, told.expand(shape)], dim=-1).flatten(2),
+        torch.nn.functional.pad(values, (0, EXTRA_HEAD_CHANNELS)).flatten(2),
+        heads,
+        **kwargs,
+    )
+    return out.unflatten(-1, (heads, -1))[..., :size].flatten(2)

@@ -376,24 +376,3 @@ def test_caches_skip_calls_beside_pruning(host: InProcessHost) -> None:
         (report,) = calls.reports
         spent = {tally.calls for tally in report.tallies.values()}
         assert max(spent) < len(full)
-
-
-def compiled(host: InProcessHost, model: Any) -> Any:
-    from comfy_api.torch_helpers import set_torch_compile_wrapper
-
-    clone = model.clone()
-    set_torch_compile_wrapper(model=clone, backend="eager", options=None)
-    return clone
-
-
-@pytest.mark.slow
-def test_torch_compile_beside_pruning(host: InProcessHost) -> None:
-    """Traced, but not lowered: the `eager` backend shows what the tracing alone would break."""
-    model = apply(host, shared_model("sdxl"))
-    expected = sample(model)
-    out, calls = watched_sample(compiled(host, model))
-    assert_pruned(calls, out)
-    assert relative_error(out, expected) < 1e-5
-    other, calls = watched_sample(compiled(host, apply(host, shared_model("sdxl"), 0.3)))
-    assert_pruned(calls, other, 0.3)
-    assert torch.equal(sample(model), expected)

@@ -13,6 +13,7 @@ from in_process import InProcessHost
 
 from devtools.fuzz import checking, models, run
 from devtools.fuzz.drawing import CHECKS, Case, Condition, draw_case
+from devtools.fuzz.neighbours import put_beside
 
 FEW = range(14)
 
@@ -105,9 +106,61 @@ def test_what_a_pack_must_not_do_is_found(host: InProcessHost, how: str, monkeyp
     vars(next(models.model("sd3", "float32").model.modules())).pop("left_by_a_run", None)
 
 
-@pytest.mark.parametrize("check", ["off", "unpatched", "in turn", "interrupt"])
+@pytest.mark.parametrize("check", ["off", "unpatched", "in turn", "in threads", "interrupt"])
 def test_every_check_passes_where_nothing_is_wrong(host: InProcessHost, check: str) -> None:
     assert checking.check(quick(check=check), host) == "ok"
+
+
+CAT = (("CATPruningApply", {"keep_ratio": 0.4, "warmup": 0.2, "least_full_steps": 2}),)
+LORA_BESIDE = ("LoraLoaderModelOnly", {"strength_model": 1.0})
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_lora_counts_and_is_no_trace(host: InProcessHost, first: bool) -> None:
+    plain = checking._sample(quick(), models.model("sd3", "float32"))
+    case = quick(nodes=CAT, neighbour=LORA_BESIDE, neighbour_first=first, check="unpatched")
+    assert checking.check(case, host) == "ok"
+    assert not torch.equal(checking._sample(case, put_beside(LORA_BESIDE, host, *the_sd3())), plain)
+    assert torch.equal(checking._sample(quick(), models.model("sd3", "float32")), plain)
+
+
+def the_sd3() -> tuple[Any, str]:
+    return models.model("sd3", "float32"), "sd3"
+
+
+def test_pictures_that_look_at_others_of_their_batch_are_found(
+    host: InProcessHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = quick(nodes=CAT, batch=2, check="batch")
+    assert checking.check(case, host) == "ok"
+    apply = checking._patched
+
+    def nosy(*args: Any) -> Any:
+        patched = apply(*args)
+        patched.set_model_sampler_post_cfg_function(lambda given: given["denoised"] + given["denoised"].mean(0))
+        return patched
+
+    monkeypatch.setattr(checking, "_patched", nosy)
+    with pytest.raises(checking.Violation, match="depends on the others of its batch"):
+        checking.check(case, host)
+
+
+def test_what_two_threads_share_is_found(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply, shared = checking._patched, [0]
+
+    def counted(given: dict[str, Any]) -> Any:
+        shared[0] = 0 if given["sigma"] > 0.99 else shared[0] + 1
+        return given["denoised"] + shared[0]
+
+    def counting(*args: Any) -> Any:
+        patched = apply(*args)
+        patched.set_model_sampler_post_cfg_function(counted)
+        return patched
+
+    monkeypatch.setattr(checking, "_patched", counting)
+    assert checking.check(quick(nodes=CAT, others=CAT), host) == "ok"
+    with pytest.raises(checking.Violation, match="depends on another thread's"):
+        checking.check(quick(nodes=CAT, others=CAT, check="in threads"), host)
 
 
 def test_off_that_is_not_off_is_found(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import folder_paths
 import pytest
 import torch
-from in_process import InProcessHost
+from in_process import InProcessHost, Run
 from reporting import Graph, ending, executed, records, reporter, sampler, shown, text_of
 from watching import apply, sample, schedule, shared_model, watched_sample
 
@@ -284,6 +286,26 @@ def test_few_runs_are_kept(host: InProcessHost) -> None:
     for _ in range(3 * runs.MOST):
         runs.keep_record(run.method, run.record)
     assert len(runs._finished) == runs.MOST
+
+
+def test_pictures_of_old_reports_are_removed_and_nothing_else(
+    host: InProcessHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = host.module("patches.host.shown_files")
+    monkeypatch.setattr(files, "MOST_REPORTS", 2)
+
+    def there(run: Run) -> list[bool]:
+        (panel,) = run.outputs["report"]["atedm_report"]
+        pictures = [*panel["light"], *panel["dark"], *run.outputs["save"]["images"]]
+        return [(Path(folder_paths.get_temp_directory()) / one["filename"]).is_file() for one in pictures]
+
+    files._files.clear()
+    runs = [host.run(graph(seed)) for seed in range(3)]
+    assert all(there(runs[1]) + there(runs[2]))
+    *reports, picture = there(runs[0])
+    assert picture
+    assert reports
+    assert not any(reports)
 
 
 def test_every_picture_of_a_small_batch_has_its_sheet(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:

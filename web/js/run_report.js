@@ -82,7 +82,9 @@ function fill(
   for (const picture of (isDark() ? run?.dark : run?.light) ?? []) {
     const source = address(picture)
     const link = html("a", { href: source, target: "_blank" })
-    link.append(html("img", { src: source, alt: "", draggable: false }))
+    const sheet = html("img", { src: source, alt: "", draggable: false })
+    sheet.addEventListener("error", () => link.remove()) // an old report's pictures are gone
+    link.append(sheet)
     parts.push(link)
   }
   if (!parts.length) parts.push(html("p", { className: "note", textContent: say.say("waiting") }))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from comfy_api.latest import ComfyExtension, io
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 from benchmarks import random_models, random_transformers
 
+RUNS = ("PruneRun", "CATRun", "ForecastRun", "AutoRun")
 CHECKPOINTS = {**random_models.CHECKPOINTS, **random_transformers.CHECKPOINTS}
 
 
@@ -47,9 +49,26 @@ class TinyControlNet(io.ComfyNode):
         return io.NodeOutput(random_models.controlnet(model))
 
 
+class TinyKept(io.ComfyNode):
+    """What the pack holds of runs that have ended."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TinyKept", category="test", inputs=[io.Int.Input("number", max=2**63)], is_output_node=True
+        )
+
+    @classmethod
+    def execute(cls, number: int) -> io.NodeOutput:
+        (records,) = [one for name, one in sys.modules.items() if name.endswith("patches.host.finished_runs")]
+        gc.collect()
+        runs = [one for one in gc.get_objects() if type(one).__name__ in RUNS]
+        return io.NodeOutput(ui={"text": (f"records={len(records._finished)} runs={len(runs)}",)})
+
+
 class TinyPack(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [TinyCheckpoint, TinyControlNet]
+        return [TinyCheckpoint, TinyControlNet, TinyKept]
 
 
 async def comfy_entrypoint() -> TinyPack:
