@@ -146,6 +146,95 @@ def qwen_image(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
     return random_models.patcher(comfy.supported_models.QwenImage(settings), "QwenImage", seed, dtype)
 
 
+def _lumina(config_class: str, seed: int, dtype: torch.dtype, **settings: Any) -> Any:
+    import comfy.supported_models
+
+    given = {
+        "image_model": "lumina2",
+        "patch_size": 2,
+        "in_channels": 16,
+        "dim": 96,
+        "cap_feat_dim": 64,
+        "n_layers": 2,
+        "qk_norm": True,
+        "n_heads": 2,
+        "n_kv_heads": 2,
+        "axes_dims": [16, 16, 16],
+        "axes_lens": [300, 512, 512],
+        **settings,
+    }
+    return random_models.patcher(getattr(comfy.supported_models, config_class)(given), "Lumina2", seed, dtype)
+
+
+def lumina2(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """Lumina Image 2.0's: refiners of text and image before blocks of both in one, fewer heads of keys."""
+    return _lumina("Lumina2", seed, dtype, n_kv_heads=1, rope_theta=10000.0, ffn_dim_multiplier=4.0)
+
+
+def z_image(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """Z-Image's: the same, with text and image each filled up to a multiple of 32 tokens."""
+    # its modulations have 256 channels at any width
+    sizes = {"dim": 256, "axes_dims": [32, 48, 48], "rope_theta": 256.0, "ffn_dim_multiplier": 8.0 / 3.0}
+    other = {"z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 32}
+    return _lumina("ZImage", seed, dtype, **sizes, **other)
+
+
+ANIMA_POSITIONS: dict[str, Any] = {
+    "image_model": "anima",
+    "max_img_h": 240,
+    "max_img_w": 240,
+    "max_frames": 128,
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_spatial": 2,
+    "patch_temporal": 1,
+    "concat_padding_mask": True,
+    "pos_emb_cls": "rope3d",
+    "pos_emb_learnable": True,
+    "pos_emb_interpolation": "crop",
+    "use_adaln_lora": True,
+    "rope_h_extrapolation_ratio": 4.0,
+    "rope_w_extrapolation_ratio": 4.0,
+    "rope_t_extrapolation_ratio": 1.0,
+    "extra_per_block_abs_pos_emb": False,
+    "rope_enable_fps_modulation": False,
+}
+
+
+def anima(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """Anima's: tokens in rows and columns, self-attention and cross-attention to the text by turns."""
+    import comfy.supported_models
+
+    settings = {
+        **ANIMA_POSITIONS,
+        "model_channels": 128,
+        "num_blocks": 2,
+        "num_heads": 2,
+        "crossattn_emb_channels": 64,
+        "adaln_lora_dim": 32,
+    }
+    return random_models.patcher(comfy.supported_models.Anima(settings), "Anima", seed, dtype)
+
+
+def krea2(seed: int = 0, dtype: torch.dtype = DTYPE) -> Any:
+    """Krea 2's: the layers of a text encoder are joined before blocks of text and image in one."""
+    import comfy.supported_models
+
+    settings = {
+        "image_model": "krea2",
+        "features": 128,
+        "tdim": 32,
+        "txtdim": 32,
+        "heads": 2,
+        "kvheads": 1,
+        "layers": 2,
+        "txtlayers": 3,
+        "txtheads": 2,
+        "txtkvheads": 2,
+    }
+    return random_models.patcher(comfy.supported_models.Krea2(settings), "Krea2", seed, dtype)
+
+
 def _sd3_checkpoint(seed: int) -> tuple[Any, Any, Any]:
     model = random_models.sd3(adm_in_channels=sum(random_models.CLIP_WIDTHS), seed=seed)
     return model, random_models.clip("sd3", seed), random_models.vae(16, seed)
@@ -183,4 +272,8 @@ TRANSFORMERS = {
     "chroma": Transformer(chroma, 16, 64, None),
     "auraflow": Transformer(auraflow, 4, 64, None),
     "qwen_image": Transformer(qwen_image, 16, 64, None, frames=True),
+    "lumina2": Transformer(lumina2, 16, 64, None),
+    "z_image": Transformer(z_image, 16, 64, None),
+    "anima": Transformer(anima, 16, 64, None, frames=True),
+    "krea2": Transformer(krea2, 16, 96, None, frames=True),
 }

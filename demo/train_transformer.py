@@ -17,9 +17,7 @@ if __package__ in (None, ""):  # run as a script: make `demo` importable as a pa
 
 from demo.host import use_host
 from demo.train import HERE, log, make_latents, start_log
-from demo.transformer_store import DEFAULT_FILE, TransformerConfig, read, write
-
-PHOTOGRAPHS = HERE / "photographs" / "model" / "atedm_photographs_transformer.safetensors"
+from demo.transformer_store import DEFAULT_FILE, PHOTOGRAPHS, TransformerConfig, read, write
 
 
 def main() -> None:

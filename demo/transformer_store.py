@@ -14,7 +14,10 @@ from torch import Tensor
 from .store import checksum
 
 FORMAT = "atedm-demo-transformer"
-DEFAULT_FILE = Path(__file__).resolve().parent / "model" / "atedm_demo_transformer.safetensors"
+_HERE = Path(__file__).resolve().parent
+DEFAULT_FILE = _HERE / "model" / "atedm_demo_transformer.safetensors"
+PHOTOGRAPHS = _HERE / "photographs" / "model" / "atedm_photographs_transformer.safetensors"
+"""The same transformer, trained on the latents of the photographs' model."""
 
 
 @dataclass(frozen=True)

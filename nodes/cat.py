@@ -34,7 +34,7 @@ class CATPruningApply(io.ComfyNode):
                     "model",
                     tooltip=(
                         "A diffusion transformer: SD3, SD3.5, PixArt-alpha, PixArt-Sigma, Flux.1, Flux.2, "
-                        "LongCat-Image, Chroma, AuraFlow or Qwen-Image."
+                        "LongCat-Image, Chroma, AuraFlow, Lumina Image 2.0, Z-Image, Anima, Krea 2 or Qwen-Image."
                     ),
                 ),
                 share_input(

@@ -1,12 +1,14 @@
 """Which tokens a diffusion transformer recomputes at a step, by how wrong each is likely to have become.
 
-An unselected token keeps the noise it had, so what it does wrong grows with the time it has waited and with the pace at
-which its noise changes. The pace was seen when it was last recomputed: the change, over the steps that it had waited.
+An unselected token keeps the clean latent it was last predicted to have, so what it does wrong grows with the time it
+has waited and with the pace at which that prediction changes. The pace was seen when it was last recomputed: the
+change, over the steps that it had waited. At a noise level, a change of the clean latent is one of the velocity over
+that level. Clean latents are compared because the noise that some samplers add in every step is in any velocity.
 
 Where a token's error grows in proportion to its wait, waits in inverse proportion to the root of the pace make the sum
 of all errors smallest for a given number of turns. So a token's turn comes by the root of its pace times its wait.
 
-B images, N tokens, K selected tokens, D channels of noise per token.
+B images, N tokens, K selected tokens, D numbers of a clean latent per token.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _LEAST_PACE = 1e-3
 
 
 class Selector(Protocol):
-    """Chooses the tokens of step after step from the noise it is shown."""
+    """Chooses the tokens of step after step from what it is shown of them."""
 
     @property
     def ready(self) -> bool:
@@ -35,8 +37,8 @@ class Selector(Protocol):
     def waited(self) -> Tensor | None:
         """`[B, K]` float32, steps since the tokens chosen last were recomputed, 1 or more; `None` if nobody counts."""
 
-    def observe(self, noise: Tensor, *, full: bool, again: bool = False) -> None:
-        """The noise of all tokens after a step."""
+    def observe(self, noise: Tensor, *, full: bool, again: bool = False, sigma: float = 1.0) -> None:
+        """What all tokens are predicted to be, or their noise, after a step."""
 
     def choose(self, forced: Tensor | None = None) -> Tensor:
         """Positions of the tokens of the next pruned step, `[B, K]` int64, ascending."""
@@ -88,13 +90,14 @@ class ExpectedErrorSelector:
             return None
         return self._wait.gather(1, self._chosen)
 
-    def observe(self, noise: Tensor, *, full: bool, again: bool = False) -> None:
-        """The noise of all tokens after a step.
+    def observe(self, noise: Tensor, *, full: bool, again: bool = False, sigma: float = 1.0) -> None:
+        """What all tokens are predicted to be after a step.
 
         Args:
-            noise: `[B, N, D]`; unselected tokens with what they kept.
+            noise: `[B, N, D]`, clean latents; unselected tokens with what they kept.
             full: every token was recomputed.
             again: the same step as the last, evaluated another time; it says nothing of anybody's pace.
+            sigma: the step's noise level.
         """
         # A copy: whoever shows it may go on changing it.
         noise = noise.to(torch.float32, copy=True)
@@ -106,7 +109,7 @@ class ExpectedErrorSelector:
         if before is None or self._wait is None:
             self._wait = noise.new_ones(noise.shape[:2])
         elif not again:
-            seen = (noise - before).norm(dim=-1) / self._wait
+            seen = (noise - before).norm(dim=-1) / (self._wait * sigma)
             self._pace = seen if self._pace is None or chosen is None else _replaced(self._pace, chosen, seen)
             rested = torch.ones_like(self._wait)
             self._wait = rested if chosen is None else _replaced(self._wait + 1.0, chosen, rested)

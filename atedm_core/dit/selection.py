@@ -140,13 +140,14 @@ class TokenSelector:
         """Whether enough full steps have been seen to choose by: two, or one where the last is the reference."""
         return self._reference is not None
 
-    def observe(self, noise: Tensor, *, full: bool, again: bool = False) -> None:
+    def observe(self, noise: Tensor, *, full: bool, again: bool = False, sigma: float = 1.0) -> None:
         """The noise of all tokens after a step.
 
         Args:
             noise: `[B, N, D]`; unselected tokens with what they kept.
             full: every token was recomputed. What was known about clusters and frequency is then dropped.
             again: the same step as the last, evaluated another time; it does not become the reference.
+            sigma: the step's noise level, which does not matter here.
         """
         # A copy: whoever shows it may go on changing it.
         noise = noise.to(torch.float32, copy=True)

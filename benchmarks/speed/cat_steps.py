@@ -12,7 +12,8 @@ import torch
 
 from .. import host
 from ..measure import seconds, synchronize
-from ..pack.atedm_core.dit.flops import run_flops, transformer_flops
+from ..pack.atedm_core.dit.choosing_flops import run_flops
+from ..pack.atedm_core.dit.flops import transformer_flops
 from ..pack.atedm_core.dit.schedule import CATSchedule
 from ..pack.atedm_core.dit.selection import CATSelection, TokenSelector
 

@@ -42,9 +42,15 @@ TRANSFORMERS = (
     "pixart_alpha",
     "pixart_sigma",
     "flux",
+    "flux2",
+    "longcat",
     "chroma",
     "auraflow",
     "qwen_image",
+    "lumina2",
+    "z_image",
+    "anima",
+    "krea2",
 )
 FAMILIES: dict[str, Family] = {
     **{name: Family(True, (77, 77, 154), share=3) for name in UNETS},

@@ -68,9 +68,11 @@ def begin(method: CATMethod, asked: Asked) -> CATRun:
     model = asked.guider.model_patcher.get_model_object("diffusion_model")
     shape = tuple(asked.noise.shape)
     # All that is read of the model is read here: while it is called, another node may have swapped its blocks.
-    family = method.family
+    family, grid = method.family, method.family.grid(model, asked.latent)
     read = (
-        family.grid(model, asked.latent),
+        grid,
+        family.side(model),
+        family.layout(model, grid[0] * grid[1]),
         family.structure(model),
         family.attentions(model),
         family.block_kinds(model),
@@ -142,6 +144,7 @@ def _apply_model(run: CATRun) -> Any:
             with attached(family, model, call):
                 result = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
             with _or_full(run), own_code():
+                result = run.settle(call, result)
                 run.finish(call, uuids, model, x.shape[0], 0 if c_crossattn is None else c_crossattn.shape[1])
             return result
 
@@ -155,7 +158,7 @@ def _apply_model(run: CATRun) -> Any:
                     own_options = with_override(options, call)
             return asked(call, own_control, own_options)
         # an error of its own: this time without anything that could go wrong again
-        return asked(TransformerCall(None, run.tokens, why_full=run.disabled or "", ran=True), control, options)
+        return asked(TransformerCall(None, run.layout, why_full=run.disabled or "", ran=True), control, options)
 
     return wrapper
 
@@ -183,7 +186,7 @@ def _call(
             run.tally.passed[why_full] += 1
             run.cache.drop(uuids)
     if why_full is not None:
-        return TransformerCall(None, run.tokens, why_full=why_full, ran=compiled(family, model, options))
+        return TransformerCall(None, run.layout, why_full=why_full, ran=compiled(family, model, options))
     expected = run.attentions
     selected = run.selected()
     memory = None if selected is None else run.cache.of(uuids)
@@ -191,7 +194,7 @@ def _call(
         waited = run.evaluation.waited
         return TransformerCall(
             memory,
-            run.tokens,
+            run.layout,
             selected.repeat(len(uuids), 1),
             waited=None if waited is None else waited.repeat(len(uuids), 1),
         )
@@ -199,7 +202,7 @@ def _call(
     steps, step, schedule = run.steps, run.step, run.method.schedule
     return TransformerCall(
         CallMemory(),
-        run.tokens,
+        run.layout,
         why_full=run.evaluation.why_full or "nothing was kept of these conditions yet",
         record_attention=schedule.full_before_pruned(step, steps) or not schedule.is_full(step, steps),
         fits=lambda nbytes: _lack_of_memory(nbytes * expected, x.device),

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import importlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.ldm.aura.mmdit
 import comfy.ldm.chroma.model
 import comfy.ldm.flux.model
-import comfy.ldm.modules.attention
+import comfy.ldm.lumina.model
 import comfy.ldm.modules.diffusionmodules.mmdit
-import comfy.ldm.pixart.blocks
 import comfy.ldm.pixart.pixartms
 import comfy.ldm.qwen_image.model
 from torch import Tensor
 
-from ...atedm_core.dit.flops import (
-    TransformerStructure,
-    auraflow_structure,
-    chroma_guidance_macs,
-    flux2_structure,
-    flux_structure,
-    pixart_structure,
-    qwen_image_structure,
-    sd3_structure,
-)
-
-Attend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Any]]
+from ...atedm_core.dit.flops import TransformerStructure
+from . import pixart, widths
+from .layout import Layout
+from .pixart import Attend
 
 
 @dataclass(frozen=True)
 class Family:
     """One kind of diffusion transformer.
 
-    Its tokens are the places of a grid of `model.patch_size` x `model.patch_size` latent pixels. Where text and image
-    are attended to together, the text comes first.
+    Its tokens are the places of a grid of square patches of latent pixels. Where text and image are attended to
+    together, the text comes first.
 
     Attributes:
         name: as users know it.
@@ -44,8 +36,13 @@ class Family:
         first_block: path of the first module that gets the image tokens with all that is added to them.
         tokens: which of its arguments they are.
         final: path of the module whose output is each token's part of the picture.
-        attentions: how many attentions see image tokens as keys, in one call.
+        attentions: how many attentions from the first block on see image tokens as keys, in one call.
         positions: path of the module that makes the rotary positions of text and image, if there is one.
+        block_positions: which argument of every block they are, if no module makes them for text and image at once.
+        patch: attribute with the side of a patch.
+        in_one: the blocks and the final layer run on text and image in one, the text first.
+        every: of so many attentions in a row the first one sees image tokens as keys, and the others only text.
+        filling: tokens that the model adds to so many of an image, after them; they are always computed.
         control: whether the host adds a ControlNet's residuals to the tokens that the blocks carry.
         attend: puts keys and values through a function in the model's attention layers, for a host that keeps
             `transformer_options` from them; otherwise the host's `optimized_attention_override` does.
@@ -62,6 +59,11 @@ class Family:
     attentions: Callable[[Any], int]
     structure: Callable[[Any], TransformerStructure]
     positions: str | None = None
+    block_positions: int | str | None = None
+    patch: str = "patch_size"
+    in_one: bool = False
+    every: int = 1
+    filling: Callable[[Any, int], int] = lambda model, tokens: 0
     control: bool = False
     attend: Callable[[Any, Attend], AbstractContextManager[None]] | None = None
     noise: Callable[[Any, Tensor], Tensor] = lambda model, output: output
@@ -75,93 +77,26 @@ class Family:
         """Their classes; a compiled block counts as what it compiles."""
         return tuple(type(getattr(block, "_orig_mod", block)) for block in self.blocks(model))
 
+    def layout(self, model: Any, tokens: int) -> Layout:
+        """How the tokens lie in its blocks, of so many of an image."""
+        return Layout(tokens, self.filling(model, tokens), self.in_one, self.every)
+
+    def side(self, model: Any) -> int:
+        """Of a patch, in latent pixels."""
+        return int(getattr(model, self.patch))
+
     def grid(self, model: Any, latent: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in tokens of a latent of (height, width); a part of a patch counts as one."""
-        return -(-latent[0] // model.patch_size), -(-latent[1] // model.patch_size)
+        side = self.side(model)
+        return -(-latent[0] // side), -(-latent[1] // side)
 
 
-def _sd3_attentions(model: Any) -> int:
-    return sum(1 + block.x_block.x_block_self_attn for block in model.joint_blocks)
+def _lumina_filling(model: Any, tokens: int) -> int:
+    return -tokens % (getattr(model, "pad_tokens_multiple", None) or 1)
 
 
-def _sd3_structure(model: Any) -> TransformerStructure:
-    blocks = len(model.joint_blocks)
-    return sd3_structure(model.hidden_size, blocks, _sd3_attentions(model) - blocks, model.context_embedder.in_features)
-
-
-def _pixart_structure(model: Any) -> TransformerStructure:
-    return pixart_structure(model.hidden_size, len(model.blocks), model.y_embedder.y_proj.fc1.in_features)
-
-
-def _flux_structure(model: Any, **fixed: int) -> TransformerStructure:
-    params = model.params
-    sizes = (model.hidden_size, len(model.double_blocks), len(model.single_blocks), params.context_in_dim)
-    guidance = getattr(params, "guidance_embed", False)
-    if getattr(params, "global_modulation", False):
-        return flux2_structure(*sizes, guidance=guidance, channels=model.in_channels)
-    return flux_structure(*sizes, guidance=guidance, vector_width=params.vec_in_dim, **fixed)
-
-
-def _chroma_structure(model: Any) -> TransformerStructure:
-    guidance = chroma_guidance_macs(model.out_dim, model.hidden_dim, model.n_layers, model.in_dim)
-    return _flux_structure(model, fixed_macs=guidance)
-
-
-def _auraflow_structure(model: Any) -> TransformerStructure:
-    blocks, text = (len(model.double_layers), len(model.single_layers)), model.cond_seq_linear
-    return auraflow_structure(text.out_features, *blocks, text.in_features)
-
-
-def _qwen_image_structure(model: Any) -> TransformerStructure:
-    return qwen_image_structure(model.inner_dim, len(model.transformer_blocks), model.txt_in.in_features)
-
-
-@contextmanager
-def _pixart_attend(model: Any, attend: Attend) -> Iterator[None]:
-    """PixArt drops `transformer_options`, so its self-attention is run from here, with its own layers."""
-    layers = [block.attn for block in model.blocks]
-    before = [dict(vars(layer)) for layer in layers]
-    try:
-        for layer in layers:
-            layer.forward = _pixart_attention(layer, attend)
-        yield
-    finally:
-        for layer, attributes in zip(layers, before, strict=True):
-            del layer.forward
-            if "forward" in attributes:
-                layer.forward = attributes["forward"]
-
-
-def _pixart_attention(layer: Any, attend: Attend) -> Callable[..., Tensor]:
-    def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
-        q, k, v = layer.qkv(x).chunk(3, dim=-1)
-        k, v, _ = attend(layer.k_norm(k), v)
-
-        def by_head(one: Tensor) -> Tensor:
-            return one.unflatten(-1, (layer.num_heads, -1)).transpose(1, 2)
-
-        attention = comfy.ldm.modules.attention.optimized_attention
-        mixed = attention(by_head(layer.q_norm(q)), by_head(k), by_head(v), layer.num_heads, skip_reshape=True)
-        out: Tensor = layer.proj(mixed)
-        return out
-
-    return forward
-
-
-def _pixart_noise(model: Any, output: Tensor) -> Tensor:
-    """The predicted noise without the variance that PixArt predicts beside it."""
-    by_pixel = output.unflatten(-1, (-1, model.out_channels))
-    return by_pixel[..., : model.in_channels].flatten(-2)
-
-
-def _pixart_unsupported(model: Any) -> str | None:
-    if any(block.attn.sr_ratio > 1 for block in model.blocks):
-        return "its keys and values are compressed"
-    own = comfy.ldm.pixart.blocks.AttentionKVCompress.forward
-    # The host leaves the layer's own method behind as an attribute where it has undone a patch.
-    if any(getattr(block.attn.forward, "__func__", None) is not own for block in model.blocks):
-        return "another node replaces its self-attention"
-    return None
+def _anima_unsupported(model: Any) -> str | None:
+    return "its blocks add positions of their own" if model.extra_per_block_abs_pos_emb else None
 
 
 # Flux.1, Flux.2 and LongCat-Image are one class of the host's.
@@ -172,26 +107,70 @@ _FLUX = Family(
     tokens="img",
     final="final_layer",
     attentions=lambda model: len(model.double_blocks) + len(model.single_blocks),
-    structure=_flux_structure,
+    structure=widths.flux_model,
     positions="pe_embedder",
 )
 _CHROMA = replace(
     _FLUX,
     name="Chroma",
     kind=comfy.ldm.chroma.model.Chroma,
-    structure=_chroma_structure,
+    structure=widths.chroma_model,
     unsupported=lambda model: "some of its blocks are left out" if model.skip_mmdit or model.skip_dit else None,
 )
 
-FAMILIES = (
+
+def _of_newer_hosts() -> tuple[Family, ...]:
+    """Those whose modules older versions of ComfyUI do not have."""
+    found = []
+    if (anima := _module("comfy.ldm.anima.model")) is not None:
+        family = Family(
+            "Anima",
+            anima.Anima,
+            first_block="blocks.0",
+            tokens=0,
+            final="final_layer",
+            attentions=lambda model: len(model.blocks),
+            structure=widths.anima_model,
+            block_positions="rope_emb_L_1_1_D",
+            patch="patch_spatial",
+            every=2,
+            unsupported=_anima_unsupported,
+        )
+        found.append(family)
+    if (krea2 := _module("comfy.ldm.krea2.model")) is not None:
+        family = Family(
+            "Krea 2",
+            krea2.SingleStreamDiT,
+            first_block="blocks.0",
+            tokens=0,
+            final="last",
+            attentions=lambda model: len(model.blocks),
+            structure=widths.krea2_model,
+            positions="pe_embedder",
+            patch="patch",
+            in_one=True,
+        )
+        found.append(family)
+    return tuple(found)
+
+
+def _module(name: str) -> Any:
+    """A module of the host, `None` if it has none of this name."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        return None
+
+
+FAMILIES: tuple[Family, ...] = (
     Family(
         "SD3",
         comfy.ldm.modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper,
         first_block="joint_blocks.0",
         tokens=1,
         final="final_layer",
-        attentions=_sd3_attentions,
-        structure=_sd3_structure,
+        attentions=widths.sd3_attentions,
+        structure=widths.sd3_model,
         control=True,
     ),
     Family(
@@ -201,10 +180,10 @@ FAMILIES = (
         tokens=0,
         final="final_layer",
         attentions=lambda model: len(model.blocks),
-        structure=_pixart_structure,
-        attend=_pixart_attend,
-        noise=_pixart_noise,
-        unsupported=_pixart_unsupported,
+        structure=widths.pixart_model,
+        attend=pixart.attended,
+        noise=pixart.noise,
+        unsupported=pixart.unsupported,
     ),
     _FLUX,
     _CHROMA,
@@ -215,7 +194,7 @@ FAMILIES = (
         tokens=1,
         final="final_linear",
         attentions=lambda model: len(model.double_layers) + len(model.single_layers),
-        structure=_auraflow_structure,
+        structure=widths.auraflow_model,
     ),
     Family(
         "Qwen-Image",
@@ -224,9 +203,22 @@ FAMILIES = (
         tokens="hidden_states",
         final="proj_out",
         attentions=lambda model: len(model.transformer_blocks),
-        structure=_qwen_image_structure,
+        structure=widths.qwen_image_model,
         positions="pe_embedder",
     ),
+    Family(
+        "Lumina/Z-Image",  # one class of the host's
+        comfy.ldm.lumina.model.NextDiT,
+        first_block="layers.0",
+        tokens=0,
+        final="final_layer",
+        attentions=lambda model: len(model.layers),
+        structure=widths.lumina_model,
+        block_positions=2,
+        in_one=True,
+        filling=_lumina_filling,
+    ),
+    *_of_newer_hosts(),
 )
 
 

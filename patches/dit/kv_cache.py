@@ -82,11 +82,15 @@ class CallMemory:
 
     Attributes:
         attentions: in the order in which the model runs them.
-        output: `[R, N, D]`, the last output of every token before it is put back on the grid; `None` until recorded.
+        output: `[R, ..., D]`, the last output of every token before it is put back on the grid, in the places that the
+            model gives them: N, or rows and columns; `None` until recorded.
+        clean: `[R, C, ..., H, W]`, the clean latent predicted last, each token when it was computed; `None` where the
+            output is held in its place.
     """
 
     attentions: list[AttentionMemory] = field(default_factory=list)
     output: Tensor | None = None
+    clean: Tensor | None = None
 
     def whole(self, attentions: int) -> bool:
         """Whether it is enough to run a model of so many attentions on selected tokens."""
@@ -97,15 +101,18 @@ class CallMemory:
         return sum(one.nbytes() for one in self.attentions)
 
     def update(self, output: Tensor, selected: Tensor) -> Tensor:
-        """Replace the output of the selected tokens (`[R, K, D]`); returns that of all tokens, to be changed freely."""
+        """Replace the selected tokens' output (`[R, ..., D]`); returns that of all tokens, to be changed freely."""
         assert self.output is not None
-        self.output.flatten(0, 1).index_copy_(0, _flat(selected, self.output.shape[1]), output.flatten(0, 1))
+        row = self.output[0].flatten(0, -2).shape[0]
+        self.output.flatten(0, -2).index_copy_(0, _flat(selected, row), output.flatten(0, -2))
         return self.output.clone()
 
     def split(self, parts: int) -> list[CallMemory]:
         """Its rows in equal parts. It is empty afterwards, so that no more than one attention is held twice."""
-        outputs = [None] * parts if self.output is None else self.output.chunk(parts)
-        made = [CallMemory(output=None if one is None else one.clone()) for one in outputs]
+        held = [[None] * parts if one is None else one.chunk(parts) for one in (self.output, self.clean)]
+        made = [
+            CallMemory([], *(None if one is None else one.clone() for one in rows)) for rows in zip(*held, strict=True)
+        ]
         while self.attentions:
             for one, attention in zip(made, self.attentions.pop(0).split(parts), strict=True):
                 one.attentions.append(attention)
@@ -118,7 +125,8 @@ class CallMemory:
         outputs = [part.output for part in parts if part.output is not None]
         if len(shapes) > 1 or len(outputs) < len(parts):
             return None
-        made = CallMemory(output=torch.cat(outputs))
+        cleans = [part.clean for part in parts if part.clean is not None]
+        made = CallMemory([], torch.cat(outputs), torch.cat(cleans) if len(cleans) == len(parts) else None)
         while parts[0].attentions:
             made.attentions.append(AttentionMemory.join([part.attentions.pop(0) for part in parts]))
         return made

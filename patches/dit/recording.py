@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from ...atedm_core.dit.flops import run_flops
+from ...atedm_core.dit.choosing_flops import run_flops
 from ...report.record import PlaceRecord, RunRecord, Tally, Wording, shown_settings
 from ...report.words import Said, reason
 from ..host.kept_counts import note_on_samples

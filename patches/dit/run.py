@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...atedm_core.dit.choosing_flops import choosing_flops
 from ...atedm_core.dit.expected_error import SelectorFactory, selector_of
 from ...atedm_core.dit.flops import TransformerStructure
 from ...atedm_core.dit.schedule import CATSchedule, step_at
@@ -17,8 +18,10 @@ from ...atedm_core.dit.selection import CATSelection
 from ..host.kept_counts import KeptCounts
 from ..host.step_watch import Doing
 from .call import TransformerCall
+from .clean import by_token, marked, on_latent
 from .families import Family
 from .kv_cache import CallMemory, Conditions, KVCache
+from .layout import Layout
 from .tally import CATTally
 
 logger = logging.getLogger(__name__)
@@ -42,7 +45,7 @@ class Evaluation:
         sigma: noise level.
         positive: uuids of the positive conditions.
         answered: uuids of the conditions that have had a call.
-        noise: by condition: what it gave, `[B, N, D]`, and whether all of it was computed.
+        noise: by condition: what it gave of each token, `[B, N, D]`, and whether all of it was computed.
         decided: whether `selected` and `why_full` are known; another node may answer before anybody asks.
         selected: `[B, K]` int64, tokens to compute for each picture; `None` for all.
         waited: `[B, K]` float32, steps since each of them was last computed; `None` if nothing goes by it.
@@ -68,6 +71,8 @@ class CATRun:
         sigmas: the run's noise schedule.
         latent: shape of the run's latent, `[B, C, ..., H, W]`.
         grid: (height, width) in tokens.
+        patch: side of a token, in latent pixels.
+        layout: of the model's tokens.
         structure: of the run's model.
         attentions: of the run's model, from `Family.attentions`.
         block_kinds: of the run's model, from `Family.block_kinds`.
@@ -84,6 +89,8 @@ class CATRun:
     sigmas: list[float]
     latent: tuple[int, ...]
     grid: tuple[int, int]
+    patch: int
+    layout: Layout
     structure: TransformerStructure
     attentions: int
     block_kinds: tuple[type, ...]
@@ -111,7 +118,12 @@ class CATRun:
     @property
     def tokens(self) -> int:
         """N, image tokens of one picture."""
-        return self.grid[0] * self.grid[1]
+        return self.layout.tokens
+
+    @property
+    def holds_clean(self) -> bool:
+        """Whether a token that is left out keeps the clean latent it had; as published, it keeps the output."""
+        return self.method.selection.choose_by == "expected error"
 
     @property
     def step(self) -> int:
@@ -157,13 +169,33 @@ class CATRun:
                 self.cache.drop(uuids)
             return
         kept = self.tokens if call.selected is None else call.selected.shape[1]
-        self.tally.add(now.sigma, self.step, uuids, samples, text_tokens, kept, call.why_full)
+        choosing = 0
+        if call.selected is not None:
+            choosing = choosing_flops(
+                self.method.selection, self.structure, self.tokens, after_full=self._previous.selected is None
+            )
+        self.tally.add(now.sigma, self.step, uuids, samples, text_tokens, kept, call.why_full, choosing)
         if memory is None:
             return
         call.finish(self.attentions)
         if call.refusal is not None:
             self.disable(call.refusal)
         self._keep(call, uuids, memory, model)
+
+    def settle(self, call: TransformerCall, clean: Tensor) -> Tensor:
+        """The clean latent that a call predicts (`[R, C, ..., H, W]`), with what is held where it left tokens out.
+
+        A held velocity means another clean latent as soon as a sampler adds noise or looks back, so the clean latent
+        itself is held. Along a straight line both are the same.
+        """
+        memory = call.memory
+        if memory is None or not call.ran or not self.holds_clean:
+            return clean
+        if call.selected is not None and memory.clean is not None:
+            computed = on_latent(marked(call.selected, self.tokens), self.grid, self.patch, clean)
+            clean = torch.where(computed, clean, memory.clean)
+        memory.clean = clean.clone()
+        return clean
 
     def doing(self) -> Doing:
         """What was done since this was last asked."""
@@ -188,12 +220,18 @@ class CATRun:
     def _keep(self, call: TransformerCall, uuids: Conditions, memory: CallMemory, model: Any) -> None:
         if call.selected is None and self.disabled is None:
             self.cache.put(uuids, memory)
-        assert memory.output is not None
-        noise = self.method.family.noise(model, memory.output).chunk(len(uuids))
+        noise = self._shown(memory, model).chunk(len(uuids))
         self.evaluation.noise |= {one: (rows, call.selected is None) for one, rows in zip(uuids, noise, strict=True)}
         self.tally.most_bytes = max(self.tally.most_bytes, self.cache.nbytes())
         if call.selected is not None and self.maps is not None:
             self.maps.add(self.step, call.selected, self.tokens, len(uuids))
+
+    def _shown(self, memory: CallMemory, model: Any) -> Tensor:
+        """What the selector sees of a call, `[R, N, D]`: clean latents where these are held, and outputs otherwise."""
+        if memory.clean is not None:
+            return by_token(memory.clean, self.grid, self.patch)
+        assert memory.output is not None
+        return self.method.family.noise(model, memory.output.flatten(1, -2)[:, : self.tokens])
 
     def _observe(self) -> None:
         """Show the selector what one condition gave in the evaluation before: a positive one, the same every time."""
@@ -207,7 +245,7 @@ class CATRun:
             self._source = sources[0]
             self._selector.reset()
         noise, full = found[self._source]
-        self._selector.observe(noise, full=full, again=sigma == self._observed_sigma)
+        self._selector.observe(noise, full=full, again=sigma == self._observed_sigma, sigma=sigma)
         self._observed_sigma = sigma
 
     def _choose(self) -> Tensor | None:

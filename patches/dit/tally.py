@@ -51,7 +51,15 @@ class CATTally:
         return sum(self.timeline.values(), Tally())
 
     def add(
-        self, sigma: float, step: int, uuids: tuple[Hashable, ...], samples: int, text: int, kept: int, why_full: str
+        self,
+        sigma: float,
+        step: int,
+        uuids: tuple[Hashable, ...],
+        samples: int,
+        text: int,
+        kept: int,
+        why_full: str,
+        choosing: int = 0,
     ) -> None:
         """Add a call that the model ran.
 
@@ -63,10 +71,12 @@ class CATTally:
             text: text tokens of one of them.
             kept: image tokens that one of them computed.
             why_full: why those were all; empty if they were not.
+            choosing: FLOPs of choosing them, for each input; those of one picture share a choice, so this is no less
+                than it was.
         """
         conditions, pruned = max(1, len(uuids)), not why_full
         full = transformer_flops(self.structure, self.tokens, text)
-        flops = transformer_flops(self.structure, self.tokens, text, kept)
+        flops = transformer_flops(self.structure, self.tokens, text, kept) + choosing
         spent = Tally(conditions, conditions * pruned, *(samples * one for one in (self.tokens, kept, full, flops)))
         with self._lock:
             self.timeline[sigma] = self.timeline.get(sigma, Tally()) + spent

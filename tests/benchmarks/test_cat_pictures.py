@@ -152,9 +152,39 @@ def test_lines_compare_with_round_robin_and_with_fewer_steps_at_equal_cost() -> 
     assert first["against_round_robin"] == {"psnr": 29.0, "median": 0.5, "better": 2}
     assert "against_round_robin" not in second
     assert first["against_fewer_steps"] == pytest.approx({"psnr": 30.0, "median": 0.0, "better": 1})
-    table = report.table([first, second, *rest])
+    table = report.table({"shapes": [first, second, *rest]})
     assert "10 steps" not in table
     assert "+0.5 (2 of 3)" in table
+
+
+def test_subjects_stand_side_by_side() -> None:
+    fewer = measured("10 steps", [20.0] * 3, 0.5, 10, True)
+    shapes, photographs = (
+        report.lines([measured("cat", psnr, 0.5), fewer]) for psnr in ([30.0, 31.0, 29.0], [25.0, 19.0, 22.0])
+    )
+    table = report.table({"shapes": shapes, "photographs": photographs})
+    head, _, row, *_ = table.splitlines()
+    assert [cell.strip() for cell in head.split("|")][2:-1] == [
+        "FLOPs",
+        *("shapes: PSNR, dB", "latent error", "to fewer steps, dB"),
+        *("photographs: PSNR, dB", "latent error", "to fewer steps, dB"),
+    ]
+    cells = [cell.strip() for cell in row.split("|")][1:-1]
+    assert cells == ["cat", "50%", "30.0", "0.100", "+10.0 (3 of 3)", "22.0", "0.100", "+2.0 (2 of 3)"]
+    assert "Photographs: 3 captions" in table
+
+
+def test_each_subject_is_drawn_in_a_folder_of_its_own(weights: Path, tmp_path: Path) -> None:
+    arguments = ["--groups", "cat euler_ancestral 12 steps", "--captions", "1", "--weights", str(weights)]
+    for subject in ("shapes", "photographs"):
+        assert cat_fidelity.main([*arguments, "--out", str(tmp_path), "--subject", subject]) == 0
+    of_shapes, of_photographs = (
+        [json.loads(line)["spot"] for line in (tmp_path / subject / "measures-0.jsonl").read_text().splitlines()]
+        for subject in ("shapes", "photographs")
+    )
+    assert {one["captions"] for one in of_shapes} == {"choose"}
+    assert {one["captions"] for one in of_photographs} == {"photographs, choose"}
+    assert {one["case"] for one in of_shapes} == {one["case"] for one in of_photographs}
 
 
 def test_the_command_goes_on_where_it_stopped(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -163,7 +193,7 @@ def test_the_command_goes_on_where_it_stopped(weights: Path, tmp_path: Path, cap
     assert cat_fidelity.main(arguments) == 0
     first = capsys.readouterr().out
     assert "velocity held after the warm-up" in first
-    [file] = tmp_path.glob("measures-*.jsonl")
+    [file] = (tmp_path / "shapes").glob("measures-*.jsonl")
     lines = file.read_text().splitlines()
     keys = {json.loads(line)["spot"]["case"] for line in lines}
     assert len(keys) == len(lines)
@@ -199,9 +229,9 @@ def test_a_part_is_read_as_it_is_given() -> None:
 
 def test_the_document_says_what_the_results_say() -> None:
     text = report.DOCUMENT.read_text(encoding="utf-8")
-    files = sorted(report.FOLDER.glob("*.json"))
-    assert len(files) == text.count("<!-- table ") > 0
-    for file in files:
-        shown = text.split(f"<!-- table {file.stem} -->", 1)[1].split("<!-- end -->", 1)[0].strip()
-        assert shown == report.table(json.loads(file.read_text(encoding="utf-8"))["lines"])
+    saved = report.saved()
+    assert len(saved) == text.count("<!-- table ") > 0
+    for name, found in saved.items():
+        shown = text.split(f"<!-- table {name} -->", 1)[1].split("<!-- end -->", 1)[0].strip()
+        assert shown == report.table(found)
     assert text.count("<!-- table ") == text.count("<!-- end -->") > 0

@@ -158,3 +158,24 @@ def test_a_drift_that_all_tokens_share_is_found_whatever_was_known_of_it(seed: i
     torch.testing.assert_close(found, true)
     moved = start + known.unsqueeze(1) * (waited - 1).unsqueeze(-1)  # up to the step before
     torch.testing.assert_close(drift_per_step(known, moved, new, waited), true, atol=1e-4, rtol=1e-4)
+
+
+def test_a_clean_latents_change_weighs_the_more_the_lower_the_noise() -> None:
+    """It is one of the velocity over the noise level."""
+    selector = ExpectedErrorSelector(CATSelection(0.5), (1, 4))
+    first, second, third = torch.zeros(3, 1, 4, 1)
+    second[:] = 1.0
+    selector.observe(first, full=True, sigma=2.0)
+    selector.observe(second, full=True, sigma=1.0)
+    chosen = selector.choose()[0].tolist()
+    others = [token for token in range(4) if token not in chosen]
+    third[:] = 1.0
+    third[0, chosen] = 1.5  # half the change of before, at a tenth of the noise: five times the pace
+    selector.observe(third, full=False, sigma=0.1)
+    assert selector.choose()[0].tolist() == chosen, "the root of five is more than twice the wait"
+    selector.reset()
+    selector.observe(first, full=True, sigma=2.0)
+    selector.observe(second, full=True, sigma=1.0)
+    assert selector.choose()[0].tolist() == chosen
+    selector.observe(third, full=False, sigma=1.0)
+    assert selector.choose()[0].tolist() == others

@@ -6,19 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atedm_core.dit.flops import (
-    TransformerStructure,
+from atedm_core.dit.choosing_flops import run_flops
+from atedm_core.dit.flops import TransformerStructure, transformer_flops
+from atedm_core.dit.schedule import CATSchedule
+from atedm_core.dit.selection import CATSelection
+from atedm_core.dit.structures import (
+    anima_structure,
     auraflow_structure,
     flux2_structure,
     flux_structure,
+    krea2_structure,
+    lumina_structure,
     pixart_structure,
     qwen_image_structure,
-    run_flops,
     sd3_structure,
-    transformer_flops,
 )
-from atedm_core.dit.schedule import CATSchedule
-from atedm_core.dit.selection import CATSelection
 
 TOKENS = 4096
 SD3_TEXT, PIXART_TEXT = 333, 300
@@ -32,6 +34,10 @@ STRUCTURES = [
     flux2_structure(),
     auraflow_structure(),
     qwen_image_structure(),
+    lumina_structure(),
+    lumina_structure(multiple=32),
+    anima_structure(),
+    krea2_structure(),
 ]
 
 
@@ -87,7 +93,7 @@ def test_fewer_tokens_cost_less(structure: TransformerStructure, some: int, more
     full = transformer_flops(structure, tokens, text)
     assert transformer_flops(structure, tokens, text, tokens) == full
     assert (transformer_flops(structure, tokens, text, fewer) < full) == (fewer < tokens)
-    assert transformer_flops(structure, tokens, text + 1) > full
+    assert transformer_flops(structure, tokens, text + structure.multiple) > full
 
 
 def test_a_run_without_pruned_steps_costs_what_it_costs() -> None:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atedm_core.dit.flops import sd3_structure, transformer_flops
+from atedm_core.dit.flops import transformer_flops
 from atedm_core.dit.selection import CATSelection
 from atedm_core.dit.spending import FEWEST_TO_FORECAST, LEAST_SHARE, spend_on_transformer
+from atedm_core.dit.structures import sd3_structure
 
 SD3 = sd3_structure()
 TOKENS, TEXT = 4096, 154

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from demo.transformer_store import DEFAULT_FILE, TransformerConfig, read, write
+from demo.transformer_store import DEFAULT_FILE, PHOTOGRAPHS, TransformerConfig, read, write
 
 pytestmark = pytest.mark.host
 SMALL = TransformerConfig(heads=1, blocks=2, side=16)
@@ -31,9 +31,10 @@ def trainee():
     return made
 
 
-def test_the_bundled_file_is_whole_and_small():
-    config, weights, training = read()
-    assert DEFAULT_FILE.stat().st_size < 10_000_000
+@pytest.mark.parametrize("file", [DEFAULT_FILE, PHOTOGRAPHS], ids=lambda file: file.stem)
+def test_a_bundled_file_is_whole_and_small(file: Path):
+    config, weights, training = read(file)
+    assert file.stat().st_size < 8_000_000
     assert all(torch.isfinite(weight).all() for weight in weights.values())
     assert weights["pos_embed"].shape == (1, config.side**2, config.width)
     assert training["steps"] > 0

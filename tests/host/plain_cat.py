@@ -2,7 +2,8 @@
 
 Every token runs through every layer of the host. Keys and values of unselected tokens are replaced by those they had,
 where attention takes them in, and their output by the output they had. Where it is told how long the others had waited,
-what is kept of keys and values first moves by the drift of these.
+what is kept of keys and values first moves by the drift of these. Unselected tokens can keep their predicted clean
+latent in place of their output.
 """
 
 from __future__ import annotations
@@ -14,13 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+FIRST_BLOCK = {"NextDiT": "layers.0", "SingleStreamDiT": "blocks.0"}
+"""Of models whose attentions before it refine the text or the image alone."""
+
 
 class PlainExecution:
     """One model's calls, one after the other. What is kept belongs to a condition, however they were batched."""
 
-    def __init__(self, model: Any, tokens: int) -> None:
+    def __init__(self, model: Any, tokens: int, holds_clean: bool = False) -> None:
         self.model = model
-        self.tokens = tokens
+        self.holds_clean = holds_clean
+        # what Z-Image adds to fill up lies after the image and is new in every step
+        multiple = getattr(model.model.diffusion_model, "pad_tokens_multiple", None) or 1
+        self.filling = -tokens % multiple
+        self.tokens = tokens + self.filling
+        # by condition: the clean latent predicted last, each token when it was computed
+        self.clean: dict[Any, Tensor] = {}
         self.known: dict[Any, tuple[list[list[Tensor]], Tensor]] = {}
         # of every attention: keys and values, and the drift of both
         self.kept: list[list[Tensor]] = []
@@ -28,8 +38,13 @@ class PlainExecution:
 
     def call(self, inputs: dict[str, Any], selected: Tensor | None, waited: Tensor | None = None) -> Tensor:
         """The model's answer; with `selected` (`[R, K]`), only those tokens are new, after so many steps (`[R, K]`)."""
-        self._number = 0
+        self._number = self._asked = 0
+        self._refining = type(self.model.model.diffusion_model).__name__ in FIRST_BLOCK
         self._waited = None
+        if selected is not None and self.filling:
+            added = torch.arange(self.tokens - self.filling, self.tokens).expand(len(selected), -1)
+            selected = torch.cat((selected, added), dim=1)
+            waited = None if waited is None else torch.cat((waited, torch.ones(added.shape)), dim=1)
         if selected is not None and waited is not None:
             self._waited = torch.zeros(len(selected), self.tokens)
             for row, chosen, steps in zip(self._waited, selected, waited, strict=True):
@@ -44,13 +59,32 @@ class PlainExecution:
         with self._hooks(), torch.inference_mode():
             answer: Tensor = self.model.model.apply_model(**{**inputs, "transformer_options": options})
         assert self.output is not None
+        if self.holds_clean and selected is not None:
+            answer = torch.where(self._on_latent(answer), answer, torch.cat([self.clean[one] for one in uuids]))
+        self.clean |= zip(uuids, answer.clone().chunk(len(uuids)), strict=True)
         for place, one in enumerate(uuids):
             pairs = [[rows.chunk(len(uuids))[place] for rows in pair] for pair in self.kept]
             self.known[one] = (pairs, self.output.chunk(len(uuids))[place])
         return answer
 
+    def _on_latent(self, latent: Tensor) -> Tensor:
+        """Where on a latent the tokens lie that are new."""
+        assert self._fresh is not None
+        inner = self.model.model.diffusion_model
+        side = next(getattr(inner, name) for name in ("patch_size", "patch_spatial", "patch") if hasattr(inner, name))
+        columns = -(-latent.shape[-1] // side)
+        where = torch.zeros(len(latent), *latent.shape[-2:], dtype=torch.bool)
+        for row in range(latent.shape[-2]):
+            for column in range(latent.shape[-1]):
+                where[:, row, column] = self._fresh[:, row // side * columns + column // side]
+        return where.view(len(latent), *[1] * (latent.ndim - 3), *latent.shape[-2:])
+
     def _override(self, func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         axis = 2 if kwargs.get("skip_reshape") else 1
+        of_text = type(self.model.model.diffusion_model).__name__ == "Anima" and self._asked % 2
+        self._asked += 1
+        if self._refining or of_text:
+            return func(q, k, v, *args, **kwargs)
         k, v = self._mixed([k, v], axis)
         return func(q, k, v, *args, **kwargs)
 
@@ -85,10 +119,12 @@ class PlainExecution:
     @contextmanager
     def _hooks(self) -> Iterator[None]:
         inner = self.model.model.diffusion_model
-        last = next(
-            getattr(inner, name) for name in ("final_layer", "final_linear", "proj_out") if hasattr(inner, name)
-        )
+        names = ("final_layer", "final_linear", "proj_out", "last")
+        last = next(getattr(inner, name) for name in names if hasattr(inner, name))
         handles = [last.register_forward_hook(self._replace_output)]
+        if type(inner).__name__ in FIRST_BLOCK:
+            first = inner.get_submodule(FIRST_BLOCK[type(inner).__name__])
+            handles.append(first.register_forward_pre_hook(self._end_refining))
         if type(inner).__name__ == "PixArtMS":
             handles += [block.attn.qkv.register_forward_hook(self._replace_pixart) for block in inner.blocks]
         try:
@@ -98,10 +134,15 @@ class PlainExecution:
                 handle.remove()
 
     def _replace_output(self, module: Any, args: Any, output: Tensor) -> Tensor:
+        image = output.flatten(1, -2)
+        text, image = image[:, : -self.tokens], image[:, -self.tokens :]
         if self._fresh is not None:
-            output = torch.where(self._fresh.unsqueeze(-1), output, self.output)
-        self.output = output.clone()
-        return output
+            image = torch.where(self._fresh.unsqueeze(-1), image, self.output)
+        self.output = image.clone()
+        return torch.cat((text, image), dim=1).view(output.shape)
+
+    def _end_refining(self, module: Any, args: Any) -> None:
+        self._refining = False
 
     def _replace_pixart(self, module: Any, args: Any, output: Tensor) -> Tensor:
         q, k, v = output.chunk(3, dim=-1)

@@ -28,10 +28,11 @@ class Compact:
         self.family = self.families.family_of(self.inner)
         rows, columns = self.family.grid(self.inner, latent)
         self.tokens = rows * columns
+        self.layout = self.family.layout(self.inner, self.tokens)
         self.memory = host.module("patches.dit.kv_cache").CallMemory()
 
     def call(self, inputs: dict[str, Any], selected: torch.Tensor | None) -> torch.Tensor:
-        call = self.calls.TransformerCall(self.memory, self.tokens, selected, record_attention=True)
+        call = self.calls.TransformerCall(self.memory, self.layout, selected, record_attention=True)
         if selected is None:
             self.memory.attentions.clear()
         options = inputs["transformer_options"]
@@ -64,6 +65,8 @@ def inputs_for(
         mask = torch.ones(rows, text.shape[1], dtype=torch.int64)
         mask[0, -4:] = 0
         given["attention_mask"] = mask
+    if kind in ("lumina2", "z_image"):
+        given["num_tokens"] = text.shape[1]
     if found.pooled is not None:
         given["y"] = torch.randn(rows, found.pooled, generator=torch.Generator().manual_seed(8))
     return given
@@ -133,9 +136,12 @@ def test_only_the_selected_tokens_run_through_the_blocks(host: InProcessHost, ki
     seen: list[int] = []
     inner = model.model.diffusion_model
     last = inner.get_submodule(compact.family.final)
-    handle = last.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+    handle = last.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].flatten(0, -2).shape[0]))
     try:
         compact.call(inputs, some_tokens(compact.tokens, 9, 2, 0))
     finally:
         handle.remove()
-    assert seen == [9]
+    # what a model of one row for text and image, or one that fills up, carries beside them
+    text = 12 if compact.layout.in_one else 0
+    text += -text % 32 if kind == "z_image" else 0
+    assert seen == [9 + text + compact.layout.filling]

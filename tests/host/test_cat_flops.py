@@ -13,6 +13,8 @@ import torch
 from in_process import InProcessHost
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.random_transformers import ANIMA_POSITIONS
+
 _SD3: dict[str, Any] = {
     "in_channels": 16,
     "out_channels": 16,
@@ -40,6 +42,7 @@ _FLUX: dict[str, Any] = {
     "txt_ids_dims": [],
 }
 _CHROMA = {"in_channels": 64, "out_channels": 64, "in_dim": 64, "out_dim": 3072, "hidden_dim": 5120, "n_layers": 5}
+_LUMINA: dict[str, Any] = {"patch_size": 2, "in_channels": 16, "n_layers": 6, "qk_norm": True}
 FULL_WIDTH: dict[str, tuple[str, dict[str, Any]]] = {
     "SD3-medium": ("SD3", _SD3),
     "SD3.5-medium": ("SD3", {**_SD3, "qk_norm": "rms", "x_block_self_attn_layers": list(range(13))}),
@@ -82,7 +85,47 @@ FULL_WIDTH: dict[str, tuple[str, dict[str, Any]]] = {
     "Chroma": ("Chroma", {**_FLUX, **_CHROMA, "vec_in_dim": 0}),
     "AuraFlow": ("AuraFlow", {"cond_seq_dim": 2048, "n_layers": 10}),
     "Qwen-Image": ("Qwen-Image", {"num_layers": 8}),
+    "Lumina Image 2.0": (
+        "Lumina/Z-Image",
+        {
+            **_LUMINA,
+            "dim": 2304,
+            "cap_feat_dim": 2304,
+            "n_heads": 24,
+            "n_kv_heads": 8,
+            "axes_dims": [32, 32, 32],
+            "ffn_dim_multiplier": 4.0,
+        },
+    ),
+    "Z-Image": (
+        "Lumina/Z-Image",
+        {
+            **_LUMINA,
+            "dim": 3840,
+            "cap_feat_dim": 2560,
+            "n_heads": 30,
+            "n_kv_heads": 30,
+            "axes_dims": [32, 48, 48],
+            "ffn_dim_multiplier": 8.0 / 3.0,
+            "z_image_modulation": True,
+            "pad_tokens_multiple": 32,
+        },
+    ),
+    "Anima": (
+        "Anima",
+        {
+            **ANIMA_POSITIONS,
+            "model_channels": 2048,
+            "num_blocks": 8,
+            "num_heads": 16,
+            "crossattn_emb_channels": 1024,
+            "adaln_lora_dim": 256,
+        },
+    ),
+    "Krea 2": ("Krea 2", {"layers": 6}),
 }
+# A grid that Z-Image has to fill up: 32 * 39 tokens are 1248, a multiple of 32, and 33 * 39 are not.
+ROWS, COLUMNS = 33, 39
 TEXT = 77
 
 
@@ -107,14 +150,17 @@ def inputs(model: str, latent: tuple[int, int]) -> dict[str, Any]:
         return torch.empty(*shape, device="meta")
 
     channels = {"PixArt": 4, "AuraFlow": 4, "Flux": settings.get("in_channels")}.get(name, 16)
-    frames = (1,) if name == "Qwen-Image" else ()
-    width = settings.get("context_in_dim") or {"Qwen-Image": 3584, "AuraFlow": 2048}.get(name, 4096)
-    steps = "timesteps" if name in ("SD3", "PixArt", "Qwen-Image") else "timestep"
+    frames = (1,) if name in ("Qwen-Image", "Anima") else ()
+    told = settings.get("context_in_dim") or settings.get("cap_feat_dim")
+    width = told or {"Qwen-Image": 3584, "AuraFlow": 2048, "Anima": 1024, "Krea 2": 12 * 2560}.get(name, 4096)
+    steps = "timestep" if name in ("Flux", "Chroma", "AuraFlow") else "timesteps"
     given = {"x": empty(1, channels, *frames, *latent), steps: empty(1), "context": empty(1, TEXT, width)}
     if name == "SD3" or settings.get("vec_in_dim"):
         given["y"] = empty(1, settings.get("vec_in_dim", 2048))
     if name in ("Flux", "Chroma"):
         given["guidance"] = empty(1)
+    if name == "Lumina/Z-Image":
+        given["num_tokens"] = TEXT
     if name == "Qwen-Image":
         return {"x": given["x"], "timestep": given["timesteps"], "context": given["context"]}
     return given
@@ -124,13 +170,15 @@ def inputs(model: str, latent: tuple[int, int]) -> dict[str, Any]:
 def test_a_full_pass_and_a_pruned_one(host: InProcessHost, model: str) -> None:
     found = family(host, FULL_WIDTH[model][0])
     transformer = full_width(host, model)
-    latent = (32 * transformer.patch_size, 40 * transformer.patch_size)
-    tokens = 32 * 40
+    side = getattr(transformer, found.patch)
+    latent = (ROWS * side, COLUMNS * side)
+    tokens = ROWS * COLUMNS
+    layout = found.layout(transformer, tokens)
     calls, memories = host.module("patches.dit.call"), host.module("patches.dit.kv_cache")
     memory = memories.CallMemory()
 
     def run(selected: torch.Tensor | None) -> int:
-        call = calls.TransformerCall(memory, tokens, selected, record_attention=True)
+        call = calls.TransformerCall(memory, layout, selected, record_attention=True)
         options = calls.with_override({}, call) if found.attend is None else {}
         hooks = calls.attached(found, transformer, call)
         with torch.inference_mode(), hooks, FlopCounterMode(display=False) as counter:

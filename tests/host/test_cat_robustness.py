@@ -174,7 +174,7 @@ FAULTS = {
     "merging keys": ("patches.dit.kv_cache", "AttentionMemory", "merge"),
     "updating outputs": ("patches.dit.kv_cache", "CallMemory", "update"),
     "checking an attention": ("patches.dit.call", "TransformerCall", "_why_not"),
-    "gathering": ("patches.dit.call", None, "gather_tokens"),
+    "gathering": ("patches.dit.layout", None, "gather_tokens"),
     "recording": ("patches.dit.call", None, "own"),
     "counting": ("patches.dit.tally", "CATTally", "add"),
     "keeping": ("patches.dit.run", "CATRun", "_keep"),

@@ -239,6 +239,24 @@ def test_half_precision_runs(host: InProcessHost) -> None:
     assert len(calls.pruned()) == STEPS - WARMUP
 
 
+def test_positions_of_an_animas_own_blocks_stand_against_pruning(host: InProcessHost) -> None:
+    """Those are added on the whole grid, block by block."""
+    model = TRANSFORMERS["anima"].build()
+    model.model.diffusion_model.extra_per_block_abs_pos_emb = False
+    assert watched(host, cat(host, model), "anima")[1].pruned()
+    family = host.module("patches.dit.families").family_of(model.model.diffusion_model)
+    model.model.diffusion_model.extra_per_block_abs_pos_emb = True
+    assert family.unsupported(model.model.diffusion_model) == "its blocks add positions of their own"
+
+
+def test_a_host_without_the_newer_families_has_the_others(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    families = host.module("patches.dit.families")
+    assert [family.name for family in families._of_newer_hosts()] == ["Anima", "Krea 2"]
+    assert families._module("comfy.ldm.of_a_version_to_come.model") is None
+    monkeypatch.setattr(families, "_module", lambda name: None)
+    assert families._of_newer_hosts() == ()
+
+
 def test_a_picture_closer_to_the_full_one_the_more_tokens_are_kept(host: InProcessHost) -> None:
     full = sample(shared("sd3"), "sd3", **HOW)
     errors = [

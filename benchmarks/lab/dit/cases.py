@@ -61,6 +61,8 @@ class CATCase:
         if self.pruning is not None:
             told["selection"], told["schedule"] = asdict(self.pruning.selection), asdict(self.pruning.schedule)
             told["control"] = self.pruning.control
+            if self.pruning.selection.choose_by == "expected error":
+                told["held"] = "clean latent"
         if self.peer is not None:
             told["peer"] = asdict(self.peer)
         if self.compute is not None:

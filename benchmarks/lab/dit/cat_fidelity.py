@@ -1,8 +1,8 @@
 """How far CAT Pruning's pictures are from the unpruned ones, beside every simpler way to spend as little.
 
-    python dev.py bench cat_fidelity [--groups "cat 20 steps" ...] [--set confirm]    (docs/cat_fidelity.md)
+    python dev.py bench cat_fidelity [--subject photographs] [--groups "cat 20 steps" ...] [--set confirm]
 
-Pictures of the demo's transformer. What is drawn is kept at once in benchmarks/out/cat_fidelity, and the same command
+Pictures of the demo's transformers. What is drawn is kept at once in benchmarks/out/cat_fidelity, and the same command
 goes on after an interruption. Tables go to benchmarks/results/cat_fidelity, and into docs/cat_fidelity.md.
 """
 
@@ -12,13 +12,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from ...measure import SCRATCH
-from ..captions import LARGEST_SET
+from ..captions import LARGEST_SET, Subject, on_subject
 from ..store import Store
 from ..sweep import bar, missing, run
 from . import catalogue, report
-from .session import Session
+from .session import Session, file_of
 
 HERE = SCRATCH / "cat_fidelity"
 
@@ -38,6 +39,7 @@ def part_of(text: str) -> tuple[int, int]:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="dev.py bench cat_fidelity", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--subject", choices=get_args(Subject), default="shapes", help="what the pictures show")
     parser.add_argument("--groups", nargs="+", help="tables to make; default all")
     parser.add_argument("--set", choices=["choose", "confirm"], default="choose", help="captions")
     parser.add_argument("--captions", type=int, default=catalogue.COUNT, help="of every row")
@@ -62,13 +64,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Run what is missing, then show and save the tables."""
     options = parse(arguments)
-    groups = catalogue.build(options.set, options.captions)
+    groups = catalogue.build(on_subject(options.set, options.subject), options.captions)
     groups = {name: rows for name, rows in groups.items() if name in (options.groups or groups)}
     rows = [row for group in groups.values() for row in group]
     worker, workers = options.part
-    store = Store(options.out, f"{worker}")
+    store = Store(options.out / options.subject, f"{worker}")
     if not options.report and missing(rows, store, worker, workers):
-        session = Session.open(options.weights)
+        session = Session.open(options.weights, subject=options.subject)
         with bar(rows, store) as tell:
             run(rows, store, session, worker, workers, done=tell)
         store.reload()
@@ -76,17 +78,17 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     found = report.collect(groups, store)
     for name, those in found.items():
-        print(f"\n{name}\n\n{report.table(those)}")
+        print(f"\n{name}\n\n{report.table({options.subject: those})}")
     if options.weights is None:
-        report.save(found, about())
+        report.save(options.subject, found, about(options.subject))
     return 0
 
 
-def about() -> dict[str, object]:
-    """What the transformer is, from its file."""
+def about(subject: Subject) -> dict[str, object]:
+    """What a subject's transformer is, from its file."""
     from demo.transformer_store import read
 
-    config, weights, training = read()
+    config, weights, training = read(file_of(subject))
     count = sum(weight.numel() for name, weight in weights.items() if name != "pos_embed")
     return {"weights": count, "blocks": config.blocks, "width": config.width, **training}
 

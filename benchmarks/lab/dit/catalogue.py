@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 from ...pack.atedm_core.dit.schedule import DEFAULT_SCHEDULE
 from ...pack.atedm_core.dit.selection import DEFAULT_SELECTION
@@ -20,6 +21,10 @@ FEWER = {
     50: (4, 5, 6, 7, 8, 10, 11, 12, 15, 16, 20, 24, 28),
 }
 """Unpruned runs that runs of so many steps are compared with; between two of them PSNR is interpolated."""
+SAMPLERS = ("dpmpp_2m", "dpmpp_2m_sde", "euler_ancestral")
+"""Beside euler: one that looks back, one that adds noise in every step and looks back, one that adds noise."""
+FEWER_BY_SAMPLER = {12: (6, 7), 20: (10, 11)}
+"""As `FEWER`, between which the node's settings cost what they do."""
 OPTIONS_STEPS = 20
 LONG_STEPS = 50
 COUNT = 16
@@ -103,6 +108,7 @@ def build(captions: CaptionSet = "choose", count: int = COUNT) -> dict[str, list
 
     groups = {f"cat {steps} steps": _by_steps(steps, captions, count, rows) for steps in STEPS}
     groups |= {f"cat defaults {steps} steps": _defaults(steps, captions, count) for steps in STEPS}
+    groups |= {_by_sampler_name(*of): _by_sampler(*of, captions, count) for of in product(SAMPLERS, FEWER_BY_SAMPLER)}
     groups["cat options"] = rows("cat options", OPTIONS_STEPS, OPTIONS)
     groups["cat budgets"] = rows("cat budgets", OPTIONS_STEPS, BUDGETS)
     groups["cat long"] = _against_long(captions, count)
@@ -130,6 +136,29 @@ def _defaults(steps: int, captions: CaptionSet, count: int) -> list[Row]:
     }
     rows = [Row(group, name, case, captions, count) for name, case in found.items()]
     return rows + fewer(group, steps, captions, count)
+
+
+def _by_sampler_name(sampler: str, steps: int) -> str:
+    return f"cat {sampler} {steps} steps"
+
+
+def _by_sampler(sampler: str, steps: int, captions: CaptionSet, count: int) -> list[Row]:
+    group, sampling = _by_sampler_name(sampler, steps), Sampling(steps, sampler=sampler)
+    found = {
+        "as published": CATCase(sampling, CATPruning()),
+        "CAT Pruning, defaults": CATCase(sampling, CATPruning(DEFAULT_SELECTION, DEFAULT_SCHEDULE)),
+        "Step Forecast": CATCase(sampling, compute=AS_CHEAP[steps]),
+        "CAT Pruning and Step Forecast": CATCase(
+            sampling,
+            CATPruning(replace(DEFAULT_SELECTION, keep_ratio=KEEP_BESIDE), DEFAULT_SCHEDULE),
+            compute=COMPUTE_BESIDE,
+        ),
+    }
+    rows = [Row(group, name, case, captions, count) for name, case in found.items()]
+    return rows + [
+        Row(group, f"{number} steps", CATCase(replace(sampling, steps=number)), captions, count, against=sampling)
+        for number in FEWER_BY_SAMPLER[steps]
+    ]
 
 
 def _by_steps(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -13,7 +13,7 @@ from devtools.layout import ROOT
 
 from ...measure import RESULTS, machine, rounded
 from ...printing import markdown
-from ..captions import FIRST_SEED
+from ..captions import FIRST_SEED, Subject
 from ..cases import Row
 from ..document import insert
 from ..store import Store
@@ -71,16 +71,48 @@ def _paired(own: Sequence[float], other: Sequence[float]) -> Line:
     }
 
 
-def table(found: Sequence[Line]) -> str:
-    """Markdown of a group; of unpruned runs with fewer steps only what stands beside the others is shown."""
-    shown = [line for line in found if not line.get("fewer_steps")]
+def table(found: dict[Subject, list[Line]]) -> str:
+    """Markdown of a group, of one subject or of all side by side.
+
+    Of unpruned runs with fewer steps only what stands beside the others is shown.
+    """
+    shown = {subject: [line for line in those if not line.get("fewer_steps")] for subject, those in found.items()}
+    if len(shown) > 1:
+        return _side_by_side(shown)
+    [(_, those)] = shown.items()
+    return _of_one(those)
+
+
+def _side_by_side(shown: dict[Subject, list[Line]]) -> str:
+    """One line for each row that all subjects have; FLOPs are the same for all."""
+    by_name = {subject: {line["name"]: line for line in those} for subject, those in shown.items()}
+    first, *others = by_name.values()
+    names = [name for name in first if all(name in other for other in others)]
+    head = ["", "FLOPs"]
+    rows = [[name, f"{first[name]['share']:.0%}"] for name in names]
+    for subject, lines in by_name.items():
+        head += [f"{subject}: PSNR, dB", "latent error", "to fewer steps, dB"]
+        for row in rows:
+            cells = _cells(lines[row[0]])
+            row += [cells[1], cells[2], cells[-1]]
+    notes = [f"{subject.capitalize()}: {_note(those[0])}" for subject, those in shown.items()]
+    return markdown(head, rows) + "\n\n" + " ".join(notes)
+
+
+def _note(line: Line) -> str:
+    purpose = line["captions"].rpartition(", ")[2]
+    return (
+        f"{line['pictures']} captions of the set *{purpose}*; "
+        f"the unpruned pictures are right in {line['reference_right']:.0%}."
+    )
+
+
+def _of_one(shown: Sequence[Line]) -> str:
     rows = [_cells(line) for line in shown]
     head = ["", "PSNR, dB", "latent error", "same scene", "FLOPs", "to round robin, dB", "to fewer steps, dB"]
     if not any("against_round_robin" in line for line in shown):
         head, *rows = ([*row[:-2], row[-1]] for row in (head, *rows))
-    first = shown[0]
-    note = f"{first['pictures']} captions of the set *{first['captions']}*"
-    return markdown(head, rows) + f"\n\n{note}; the unpruned pictures are right in {first['reference_right']:.0%}."
+    return markdown(head, rows) + f"\n\n{_note(shown[0])}"
 
 
 def _cells(line: Line) -> list[str]:
@@ -105,27 +137,37 @@ def collect(groups: dict[str, list[Row]], store: Store) -> dict[str, list[Line]]
     return {name: those for name, those in found.items() if those}
 
 
-def save(found: dict[str, list[Line]], about: dict[str, Any]) -> None:
-    """Write lines as JSON, and the document's tables from all JSON there is."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
+def save(subject: Subject, found: dict[str, list[Line]], about: dict[str, Any]) -> None:
+    """Write a subject's lines as JSON, and the document's tables from all JSON there is."""
+    folder = FOLDER / subject
+    folder.mkdir(parents=True, exist_ok=True)
     for name, those in found.items():
         content = {"machine": machine(torch.device("cpu")), "model": about, "lines": rounded(those)}
         text = json.dumps(content, indent=1) + "\n"
-        (FOLDER / f"{file_name(name, those[0]['captions'])}.json").write_text(text, encoding="utf-8")
+        (folder / f"{file_name(name, those[0]['captions'])}.json").write_text(text, encoding="utf-8")
     draw_up()
 
 
 def file_name(group: str, captions: str) -> str:
     """The table's name: the group's, and of the confirming captions if it is of those."""
     plain = group.removeprefix("cat ").replace(" ", "_")
-    return plain if captions == "choose" else f"{plain}_{captions}"
+    purpose = captions.rpartition(", ")[2]
+    return plain if purpose == "choose" else f"{plain}_{purpose}"
 
 
 def draw_up() -> None:
     """The document's tables from the JSON files alone, so that they cannot say anything else."""
     names = [file_name(group, captions) for group in build() for captions in FIRST_SEED]
     made = dict.fromkeys(names, "Not measured yet.")
-    for file in sorted(FOLDER.glob("*.json")):
-        made[file.stem] = table(json.loads(file.read_text(encoding="utf-8"))["lines"])
+    made |= {name: table(found) for name, found in saved().items()}
     if DOCUMENT.exists():
         insert(DOCUMENT, made)
+
+
+def saved() -> dict[str, dict[Subject, list[Line]]]:
+    """Lines of every table that was measured, by subject."""
+    found: dict[str, dict[Subject, list[Line]]] = {}
+    for subject in get_args(Subject):
+        for file in sorted((FOLDER / subject).glob("*.json")):
+            found.setdefault(file.stem, {})[subject] = json.loads(file.read_text(encoding="utf-8"))["lines"]
+    return found

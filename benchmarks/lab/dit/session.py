@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ... import peers
 from ...pack.atedm_core.dit.expected_error import ExpectedErrorSelector
-from ...pack.atedm_core.dit.flops import TransformerStructure, sd3_structure, transformer_flops
+from ...pack.atedm_core.dit.flops import TransformerStructure, transformer_flops
 from ...pack.atedm_core.dit.selection import TokenSelector
+from ...pack.atedm_core.dit.structures import sd3_structure
 from ...pack.atedm_core.forecast_plan import ForecastSettings
-from ..captions import Caption
+from ..captions import Caption, Subject
 from ..cases import Sampling
 from ..drawing import Conditioning, Drawn, Texts, decoded, enter_quietly, inputs_noted, noise_of, sigmas_of
 from .cases import CATCase
@@ -27,24 +28,32 @@ VECTOR_WIDTH = 2048
 """Of the text's summary, in the closed form of an SD3's cost."""
 
 
+def file_of(subject: Subject) -> Path:
+    """The bundled transformer that draws a subject."""
+    from demo.transformer_store import DEFAULT_FILE, PHOTOGRAPHS
+
+    return PHOTOGRAPHS if subject == "photographs" else DEFAULT_FILE
+
+
 @dataclass
 class Session:
-    """The transformer with the demo model's CLIP and VAE, loaded."""
+    """A subject's transformer with the CLIP and VAE of the U-Net that draws the same, loaded."""
 
     model: Any
     texts: Texts
     vae: Any
 
     @staticmethod
-    def open(file: Path | None = None, threads: int = 1) -> Session:
-        """Load ComfyUI, this pack and the models; `file` is another transformer than the bundled one."""
+    def open(file: Path | None = None, threads: int = 1, subject: Subject = "shapes") -> Session:
+        """Load ComfyUI, this pack and the models of a subject; `file` is another transformer than the bundled one."""
         enter_quietly(threads)
         from demo import model, store, transformer
+        from demo.photographs.store import FILE
 
-        _, clip, vae = model.load(store.DEFAULT_FILE)
+        _, clip, vae = model.load(FILE if subject == "photographs" else store.DEFAULT_FILE)
         # cut to as many tokens as it was trained with
         texts = Texts(clip, transformer.TEXT_TOKENS)
-        return Session(transformer.load(file) if file else transformer.load(), texts, vae)
+        return Session(transformer.load(file or file_of(subject)), texts, vae)
 
     def draw(self, case: CATCase, captions: tuple[Caption, ...], **_: Any) -> Drawn:
         """Pictures of a case. `info` has per picture: `flops`, `calls` of the model, `seconds` of sampling."""
