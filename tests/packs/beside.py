@@ -40,7 +40,8 @@ class Bench:
         self.host.load_pack(folder)
         self.warnings: list[str] = []
         listener = logging.Handler(logging.WARNING)
-        listener.emit = lambda record: self.warnings.append(record.getMessage())  # type: ignore[method-assign]
+        where = f"{folder.parent}/"  # part of the name that the host gives a pack's modules
+        listener.emit = lambda record: self.warnings.append(record.getMessage().replace(where, ""))  # type: ignore[method-assign]
         logging.getLogger().addHandler(listener)
 
     def call(self, node_id: str, **inputs: Any) -> Any:
@@ -70,9 +71,6 @@ def fresh(kind: str) -> Given:
     name, _, wide = kind.partition(", ")
     generator = torch.Generator().manual_seed(2)
     takes: Any = {**random_transformers.TRANSFORMERS, **random_models.KINDS}[name]
-    channels = getattr(takes, "channels", 4) if name in random_transformers.TRANSFORMERS else 4
-    if name in random_transformers.TRANSFORMERS:
-        takes = random_transformers.TRANSFORMERS[name]
     context = 2048 if wide else takes.context
     model = random_models.sdxl() if wide else takes.build()
 
@@ -80,7 +78,7 @@ def fresh(kind: str) -> Given:
         more = {"pooled_output": torch.randn(1, takes.pooled, generator=generator)} if takes.pooled else {}
         return [[torch.randn(1, 12, context, generator=generator), more]]
 
-    latent = {"samples": torch.randn(1, channels, *CELLS, generator=generator)}
+    latent = {"samples": torch.randn(1, model.model.latent_format.latent_channels, *CELLS, generator=generator)}
     return Given(name, model, text(), text(), latent)
 
 
