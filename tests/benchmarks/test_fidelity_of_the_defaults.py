@@ -53,8 +53,8 @@ def psnr(folder: Path, pruning: Pruning) -> float:
 
 
 def test_the_defaults_stay_near_the_unpruned_pictures(folder: Path) -> None:
-    # measured 53.4 dB; 49.4 with `copy` in place of `update`, 48.3 by the likeness of keys, 47.1 at ratio 0.63
-    assert psnr(folder, Pruning()) > 50.5
+    # measured 65.4 dB; 62.2 with all blocks alike, 61.8 with `copy` in place of `update`
+    assert psnr(folder, Pruning()) > 63.0
 
 
 def test_the_defaults_stay_far_nearer_than_the_papers_recipe(folder: Path) -> None:
@@ -63,9 +63,9 @@ def test_the_defaults_stay_far_nearer_than_the_papers_recipe(folder: Path) -> No
 
 
 def test_the_defaults_stay_nearer_than_the_controls(folder: Path) -> None:
-    # random tokens measured 15.2 dB further away, the even grid 16.8 dB
-    assert psnr(folder, Pruning()) > psnr(folder, by_attention("random")) + 10.0
-    assert psnr(folder, Pruning()) > psnr(folder, by_attention("even grid")) + 10.0
+    # random tokens measured 5.9 dB further away, the even grid 6.2 dB, with the defaults' ratio in every block
+    assert psnr(folder, Pruning()) > psnr(folder, by_attention("random")) + 3.0
+    assert psnr(folder, Pruning()) > psnr(folder, by_attention("even grid")) + 3.0
 
 
 def test_every_scene_is_still_what_the_unpruned_run_shows(folder: Path) -> None:
@@ -76,8 +76,8 @@ def test_every_scene_is_still_what_the_unpruned_run_shows(folder: Path) -> None:
 
 def test_as_much_is_saved_as_planned(folder: Path) -> None:
     (share,) = {round(one["sdxl_share"], 3) for one in pictures(folder, Case(BASE, Pruning()))}
-    # the closed formula gives 64.4 %, and as much for what 0.66 comes to on 64 tokens
-    assert share == pytest.approx(0.644, abs=0.001)
+    # the closed formula gives 64.7 %; on 64 tokens ratios come to whole tokens, a little more of them
+    assert share == pytest.approx(0.645, abs=0.001)
 
 
 def test_fewer_steps_are_compared_with_the_full_run(folder: Path) -> None:
