@@ -135,7 +135,9 @@ def _begin(method: AutoMethod, asked: Asked) -> AutoRun:
         return run
     kind, limits = sampler_kind(asked.sampler), ForecastSettings()
     least_real = min(asked.steps, limits.first_steps + limits.last_steps)
-    if method.family is not None and not kind.stochastic and _begin_transformer(run, method.family, asked, least_real):
+    # Across fresh noise, whole evaluations are forecast far worse than tokens held (`docs/cat_fidelity.md`).
+    fewest = asked.steps if kind.stochastic else least_real
+    if method.family is not None and _begin_transformer(run, method.family, asked, fewest):
         return run
     run.spending = spend(method.speed_up, asked.steps, group_of(kind), least_real, _cost_of(method, asked.latent))
     ratio, compute = run.spending.prune_ratio, run.spending.compute

@@ -82,11 +82,15 @@ def test_a_transformer_is_forecast_and_its_tokens_are_pruned(
     assert torch.equal(sample_transformers.sample(again, "sd3", **how), out), "what was on the model is replaced"
 
 
-def test_tokens_stay_where_a_sampler_adds_noise(host: InProcessHost, caplog: pytest.LogCaptureFixture) -> None:
+def test_tokens_alone_are_pruned_where_a_sampler_adds_noise(
+    host: InProcessHost, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     model = auto(host, sample_transformers.shared("sd3"), 1.6)
     sample_transformers.sample(model, "sd3", steps=20, sampler="euler_ancestral")
-    assert "of the tokens" not in said(caplog)
+    assert "of the tokens" in said(caplog)
+    assert "forecast" not in said(caplog)
+    assert reached(said(caplog)) == pytest.approx(1.6, rel=0.06)
 
 
 def test_it_replaces_what_is_on_the_model_and_itself(host: InProcessHost) -> None:
