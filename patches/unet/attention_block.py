@@ -89,8 +89,8 @@ class _Call:
 def _run_block(call: _Call, layer: SpatialTransformer, x: Tensor, context: Any) -> Tensor:
     run, block, options = call.run, call.block, call.options
     keep = kept_tokens(call.tokens, run.method.schedule.ratio(call.progress, block))
-    foreign = foreign_code(layer) if keep < call.tokens else None
-    if foreign is not None:
+    foreign = foreign_code(layer) if keep < call.tokens or run.compiled is not None else None
+    if foreign is not None and keep < call.tokens:
         run.leave_alone(block, foreign)
         keep = call.tokens
     if keep == call.tokens:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from in_process import InProcessHost
-from watching import apply, assert_pruned, relative_error, sample, shared_model, watched_sample
+from watching import apply, assert_pruned, relative_error, sample, shared_model, transformers, watched_sample
 
 pytestmark = pytest.mark.slow
 
@@ -107,3 +107,26 @@ def test_a_model_that_is_compiled_no_more_runs_uncompiled(host: InProcessHost, b
     both.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, "torch.compile")
     assert torch.equal(sample(both), sample(apply(host, shared_model("sdxl"))))
     assert backend.programs == []
+
+
+def test_a_whole_block_that_another_node_replaced_is_still_asked(host: InProcessHost, backend: Backend) -> None:
+    """Its own layers must not be run behind its back where nothing is dropped in it."""
+    spared = {"early_percent": 1.0, "early_blocks": "all"}
+    (schedule,) = host.call("ATEDMSchedule", **spared)
+    (model,) = host.call("ATEDMApply", model=shared_model("sdxl"), schedule=schedule)
+    both, block = compiled(model, backend), transformers(model)["input", 4]
+    asked: list[int] = []
+    own = block.forward
+
+    def replaced(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        asked.append(len(x))
+        return own(x, *args, **kwargs)
+
+    block.forward = replaced
+    try:
+        out = sample(both, steps=2)
+    finally:
+        del block.forward
+    assert asked
+    assert relative_error(out, sample(shared_model("sdxl"), steps=2)) < 1e-5
+    assert backend.layers >= 1, "the other blocks are compiled"
