@@ -49,10 +49,12 @@ def test_every_image_gets_exactly_k_different_tokens_in_order(keep: float, image
 
 
 def test_turns_come_in_proportion_to_the_root_of_the_pace() -> None:
-    pace = torch.ones(1, TOKENS)
-    pace[:, ::2] = 9.0
-    turns = times_chosen(moving(pace, 240, keep=0.05))[0]
-    assert turns[::2].mean() / turns[1::2].mean() == pytest.approx(3.0, rel=0.1)
+    # no two paces are alike: between equal errors rounding would decide, differently on every processor
+    pace = 1.0 + 15.0 * torch.rand(1, TOKENS, generator=torch.Generator().manual_seed(0))
+    turns = times_chosen(moving(pace, 480, keep=0.05))[0]
+    assert turns.max() / turns.min() > 3.0
+    in_proportion = pace[0].sqrt() * (turns.sum() / pace.sqrt().sum())
+    torch.testing.assert_close(turns, in_proportion, rtol=0.12, atol=0.0)
 
 
 def test_tokens_of_one_pace_take_turns() -> None:

@@ -63,7 +63,7 @@ def test_a_fresh_report_can_be_read(ui: Frontend) -> None:
     expect(panel(ui)).to_contain_text("Queue the workflow")
     run_and_wait(ui)
     ui.wait(LOADED)
-    figures = panel(ui).locator(".figure").all_inner_texts()
+    figures = panel(ui).locator(".figure").all_text_contents()
     assert figures[0].startswith("1.0"), "speed comes first"
     assert "not enough runs to say" in figures[0]
     assert "reference" in figures[1], "then distance"
@@ -72,7 +72,7 @@ def test_a_fresh_report_can_be_read(ui: Frontend) -> None:
     assert min(ui.js(FONTS)) >= LEAST_TEXT
     # the sheets are shown about as wide as they were drawn, and so are their letters
     assert min(one["scale"] for one in ui.js(DRAWN)) > 0.85
-    assert "one run each" not in panel(ui).inner_text()
+    assert "one run each" not in panel(ui).text_content()
     ui.picture(PICTURES / f"report-fresh-{ui.renderer}.png")
 
 
@@ -111,7 +111,7 @@ def test_measured_speed_and_distance_are_there_once_there_is_enough_to_say(ui: F
     for value in (1, 2, 3):
         ui.set(seed, "value", value)
         run_and_wait(ui)
-    text = panel(ui).inner_text()
+    text = panel(ui).text_content()
     assert "measured; single runs" in text
     assert re.search(r"\(\d+ runs, \d+ with prune_ratio 0\)", text)
     assert "PSNR" in text
@@ -132,7 +132,7 @@ def test_forecasts_are_shown_too(ui: Frontend) -> None:
     ui.set(node["KSampler"], "steps", 14)
     run_and_wait(ui)
     ui.wait(LOADED)
-    text = panel(ui).inner_text()
+    text = panel(ui).text_content()
     assert "evaluations real" in text
     assert "a forecast was off by" in text
     assert "tokens" not in text

@@ -236,9 +236,9 @@ def test_speaks_to_those_who_do_not_see_it(ui: Frontend) -> None:
     image = ui.page.get_by_role("img", name="Tokens dropped over the run")
     expect(image).to_have_count(1)
     expect(image).to_have_accessible_description(re.compile("^Spared blocks: 0% of the tokens"))
-    rows = ui.plot().locator("table tr").all_inner_texts()
-    assert [row.split("\t") for row in rows[1:3]] == [["0%", "0%", "66%"], ["25%", "0%", "66%"]]
-    assert rows[3].split("\t") == ["50%", "66%", "66%"]
+    # what stands in the cells, not what is laid out: the canvas does not lay out a node that it has not drawn yet
+    cells = [row.locator("th, td").all_text_contents() for row in ui.plot().locator("table tr").all()]
+    assert cells[1:4] == [["0%", "0%", "66%"], ["25%", "0%", "66%"], ["50%", "66%", "66%"]]
 
 
 def test_is_read_with_the_keyboard_and_the_mouse(ui: Frontend) -> None:
