@@ -356,6 +356,7 @@ def _narrow(build: Callable[..., Any], pooled: int | None = None) -> Kind:
 
 KINDS: dict[str, Kind] = {
     "sdxl": _narrow(sdxl, 1280),
+    "deep sdxl": _narrow(partial(sdxl, depth=(1, 4)), 1280),
     "ssd1b": _narrow(ssd1b, 1280),
     "vega": _narrow(vega, 1280),
     "refiner": _narrow(refiner, 1280),
