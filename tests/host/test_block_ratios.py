@@ -63,8 +63,8 @@ def test_the_record_says_why_a_block_is_whole_and_the_plan_what_is_saved(host: I
     record = records(host)[-1]
     why = {place.name: place.whole_because for place in record.places}
     assert why == {
-        **{name: "half_level is 0" for name in HALF},
-        **{name: "" for name in QUARTER[:-1]},
+        **dict.fromkeys(HALF, "half_level is 0"),
+        **dict.fromkeys(QUARTER[:-1], ""),
         QUARTER[-1]: "spared: its errors cost most",
     }
     assert record.spent.saved_share == pytest.approx(record.planned, abs=2e-4)
