@@ -86,6 +86,7 @@ def train(args: argparse.Namespace) -> None:
     trainee = TransformerTrainee(config, training.seed, source)
     if args.start and not saved.exists():
         trainee.dit.load_state_dict({name: weight.float() for name, weight in read(args.start)[1].items()})
+        trainee.shut_off_fast_frequencies()
     log.info("transformer: %.2f M weights", sum(p.numel() for p in trainee.parameters()) / 1e6)
     go_on(
         trainee,

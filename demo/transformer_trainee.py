@@ -23,6 +23,12 @@ SHIFT = 3.0
 """Of the noise levels that are trained, as of those that are sampled."""
 ADAM_SHARE = 0.4
 """Of the learning rate of orthogonalised steps."""
+FAST_FREQUENCIES = 0.5
+"""Share of the noise level's frequencies, the highest, that stay shut off.
+
+Random weights answer these with another vector at every level, and a few thousand steps do not unlearn it: predictions
+then jump from step to step, as those of models trained for long do not, and nothing can be forecast or kept.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,15 @@ class TransformerTrainee(nn.Module):
         self.dit = build_sd3(config).diffusion_model
         reset(self.dit, seed)
         self.requires_grad_(True)
+        self.shut_off_fast_frequencies()
+        first = self.dit.t_embedder.mlp[0].weight
+        first.register_hook(lambda gradient: gradient.masked_fill(_fast(gradient), 0.0))
+
+    @torch.no_grad()
+    def shut_off_fast_frequencies(self) -> None:
+        """Needed after weights were loaded that have them; training leaves them shut off."""
+        first = self.dit.t_embedder.mlp[0].weight
+        first.masked_fill_(_fast(first), 0.0)
 
     @torch.no_grad()
     def conditions(self, captions: list[str]) -> tuple[Tensor, Tensor]:
@@ -88,6 +103,13 @@ class TransformerTrainee(nn.Module):
                 x, vector, model.context_embedder(context), transformer_options=options
             )
         return out.float(), true
+
+
+def _fast(weight: Tensor) -> Tensor:
+    """`[1, F]` bool: which of the F inputs of the time embedding's first layer, cosines then sines, are fast."""
+    half = weight.shape[1] // 2
+    fast = torch.arange(half, device=weight.device) < FAST_FREQUENCIES * half
+    return fast.repeat(2)[None]
 
 
 def by_token(latents: Tensor) -> Tensor:

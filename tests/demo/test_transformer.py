@@ -115,6 +115,11 @@ def test_learning_lowers_the_loss_and_leaves_the_text_encoders_alone(trainee):
         losses.append(learn(trainee, data, rng, Progress(), training))
         update(trainee, made, 5e-3)
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+    first = trainee.dit.t_embedder.mlp[0].weight
+    shut_off = (first == 0).all(dim=0).view(2, -1)  # cosines and sines, the fastest first
+    half = shut_off.shape[1] // 2
+    assert shut_off[:, :half].all(), "and does not learn to answer every noise level differently"
+    assert not shut_off[:, half:].any()
     assert all(torch.equal(a, b) for a, b in zip(before, trainee._text[0].parameters(), strict=True))
 
 
@@ -134,4 +139,9 @@ def test_a_training_may_begin_with_a_finished_file(tmp_path: Path, monkeypatch: 
     train_transformer.main()
     (_, found, notes), (_, start, _) = read(out), read()
     assert notes["steps"] == 0
-    assert all(torch.equal(found[name], weight) for name, weight in start.items())
+    fast = "t_embedder.mlp.0.weight"
+    assert all(torch.equal(found[name], weight) for name, weight in start.items() if name != fast)
+    both = found[fast].view(len(found[fast]), 2, -1), start[fast].view(len(start[fast]), 2, -1)
+    half = both[0].shape[2] // 2
+    assert not both[0][..., :half].any()
+    assert torch.equal(both[0][..., half:], both[1][..., half:])
