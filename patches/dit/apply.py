@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
+from comfy.model_sampling import CONST
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
 from ...atedm_core.dit.expected_error import SelectorFactory, selector_of
@@ -17,6 +18,7 @@ from ..host.finished_runs import report_is_wanted
 from ..host.kept_counts import KeptCounts
 from ..host.progress import percent_to_sigma_on_cpu
 from ..host.run_scope import Asked, Ended, applied, put_on
+from ..steps.samplers import sampler_kind
 from .bypass import call_reason, compiled, hooked_conditions, run_reason
 from .call import OwnError, TransformerCall, attached, own_code, selected_control, with_override
 from .families import FAMILIES, family_of
@@ -76,6 +78,8 @@ def begin(method: CATMethod, asked: Asked) -> CATRun:
         family.structure(model),
         family.attentions(model),
         family.block_kinds(model),
+        sampler_kind(asked.sampler),
+        isinstance(asked.guider.model_patcher.get_model_object("model_sampling"), CONST),
     )
     run = CATRun(method, asked.sigmas, shape, *read)
     run.nothing_because = run_reason(run, asked.noise)
@@ -198,10 +202,12 @@ def _call(
             selected.repeat(len(uuids), 1),
             waited=None if waited is None else waited.repeat(len(uuids), 1),
         )
+    before = run.cache.of(uuids)
     run.cache.drop(uuids)
     steps, step, schedule = run.steps, run.step, run.method.schedule
     return TransformerCall(
-        CallMemory(),
+        # what was left out before is made up for in a full step too
+        CallMemory(held=None if before is None else before.held),
         run.layout,
         why_full=run.evaluation.why_full or "nothing was kept of these conditions yet",
         record_attention=schedule.full_before_pruned(step, steps) or not schedule.is_full(step, steps),

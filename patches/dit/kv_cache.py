@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...atedm_core.dit.drift import drift_per_step
+from ...atedm_core.dit.holding import HeldLatent
 from ...atedm_core.tokens import gather_tokens
 
 Conditions = tuple[Hashable, ...]
@@ -84,13 +85,12 @@ class CallMemory:
         attentions: in the order in which the model runs them.
         output: `[R, ..., D]`, the last output of every token before it is put back on the grid, in the places that the
             model gives them: N, or rows and columns; `None` until recorded.
-        clean: `[R, C, ..., H, W]`, the clean latent predicted last, each token when it was computed; `None` where the
-            output is held in its place.
+        held: the clean latent that stands for tokens that are left out; `None` where their output does.
     """
 
     attentions: list[AttentionMemory] = field(default_factory=list)
     output: Tensor | None = None
-    clean: Tensor | None = None
+    held: HeldLatent | None = None
 
     def whole(self, attentions: int) -> bool:
         """Whether it is enough to run a model of so many attentions on selected tokens."""
@@ -109,10 +109,9 @@ class CallMemory:
 
     def split(self, parts: int) -> list[CallMemory]:
         """Its rows in equal parts. It is empty afterwards, so that no more than one attention is held twice."""
-        held = [[None] * parts if one is None else one.chunk(parts) for one in (self.output, self.clean)]
-        made = [
-            CallMemory([], *(None if one is None else one.clone() for one in rows)) for rows in zip(*held, strict=True)
-        ]
+        outputs = [None] * parts if self.output is None else [one.clone() for one in self.output.chunk(parts)]
+        held = [None] * parts if self.held is None else self.held.split(parts)
+        made = [CallMemory([], *rows) for rows in zip(outputs, held, strict=True)]
         while self.attentions:
             for one, attention in zip(made, self.attentions.pop(0).split(parts), strict=True):
                 one.attentions.append(attention)
@@ -125,8 +124,8 @@ class CallMemory:
         outputs = [part.output for part in parts if part.output is not None]
         if len(shapes) > 1 or len(outputs) < len(parts):
             return None
-        cleans = [part.clean for part in parts if part.clean is not None]
-        made = CallMemory([], torch.cat(outputs), torch.cat(cleans) if len(cleans) == len(parts) else None)
+        held = [part.held for part in parts if part.held is not None]
+        made = CallMemory([], torch.cat(outputs), HeldLatent.join(held) if len(held) == len(parts) else None)
         while parts[0].attentions:
             made.attentions.append(AttentionMemory.join([part.attentions.pop(0) for part in parts]))
         return made

@@ -13,10 +13,14 @@ from torch import Tensor
 from ...atedm_core.dit.choosing_flops import choosing_flops
 from ...atedm_core.dit.expected_error import SelectorFactory, selector_of
 from ...atedm_core.dit.flops import TransformerStructure
+from ...atedm_core.dit.holding import HeldLatent
 from ...atedm_core.dit.schedule import CATSchedule, step_at
 from ...atedm_core.dit.selection import CATSelection
+from ...atedm_core.forecast import half_log_snr
+from ...atedm_core.forecast_schedule import repayment_weights
 from ..host.kept_counts import KeptCounts
 from ..host.step_watch import Doing
+from ..steps.samplers import SamplerKind
 from .call import TransformerCall
 from .clean import by_token, marked, on_latent
 from .families import Family
@@ -76,6 +80,8 @@ class CATRun:
         structure: of the run's model.
         attentions: of the run's model, from `Family.attentions`.
         block_kinds: of the run's model, from `Family.block_kinds`.
+        sampler: how predictions enter its result.
+        flow: see `forecast.half_log_snr`.
         tally: what was done.
         cache: what is kept of every condition.
         evaluation: the one under way.
@@ -94,6 +100,8 @@ class CATRun:
     structure: TransformerStructure
     attentions: int
     block_kinds: tuple[type, ...]
+    sampler: SamplerKind
+    flow: bool
     cache: KVCache = field(default_factory=KVCache)
     evaluation: Evaluation = field(default_factory=Evaluation)
     disabled: str | None = None
@@ -109,6 +117,8 @@ class CATRun:
     def __post_init__(self) -> None:
         self.tally = CATTally(self.structure, self.tokens)
         self._selector = self.method.select(self.method.selection, self.grid)
+        weights = repayment_weights(self.sigmas, self.sampler.stochastic, self.sampler.multistep)
+        self._weights = weights if self.sampler.repays else [None] * self.steps
 
     @property
     def steps(self) -> int:
@@ -186,16 +196,19 @@ class CATRun:
         """The clean latent that a call predicts (`[R, C, ..., H, W]`), with what is held where it left tokens out.
 
         A held velocity means another clean latent as soon as a sampler adds noise or looks back, so the clean latent
-        itself is held. Along a straight line both are the same.
+        itself is held.
         """
         memory = call.memory
         if memory is None or not call.ran or not self.holds_clean:
             return clean
-        if call.selected is not None and memory.clean is not None:
+        place = half_log_snr(self.evaluation.sigma, self.flow)
+        if memory.held is None or memory.held.clean.shape != clean.shape:
+            memory.held = HeldLatent.of(clean, place)
+            return clean
+        computed = None
+        if call.selected is not None:
             computed = on_latent(marked(call.selected, self.tokens), self.grid, self.patch, clean)
-            clean = torch.where(computed, clean, memory.clean)
-        memory.clean = clean.clone()
-        return clean
+        return memory.held.settle(clean, computed, place, self._weights[self.step])
 
     def doing(self) -> Doing:
         """What was done since this was last asked."""
@@ -228,8 +241,8 @@ class CATRun:
 
     def _shown(self, memory: CallMemory, model: Any) -> Tensor:
         """What the selector sees of a call, `[R, N, D]`: clean latents where these are held, and outputs otherwise."""
-        if memory.clean is not None:
-            return by_token(memory.clean, self.grid, self.patch)
+        if memory.held is not None:
+            return by_token(memory.held.clean, self.grid, self.patch)
         assert memory.output is not None
         return self.method.family.noise(model, memory.output.flatten(1, -2)[:, : self.tokens])
 

@@ -22,7 +22,8 @@ WARMUP = 3
 class Call:
     """One model call: conditions in it, rows of its batch, the tokens it ran on (`None` for all), bytes then kept.
 
-    `waited` are the steps since these tokens were last computed, where that counts.
+    `waited` are the steps since these tokens were last computed, where that counts; `place` is half the log-SNR, and
+    `weight` what the step's prediction counts for in the result.
     """
 
     sigma: float
@@ -30,6 +31,8 @@ class Call:
     selected: torch.Tensor | None
     kept_bytes: int = 0
     waited: torch.Tensor | None = None
+    place: float = 0.0
+    weight: float | None = None
 
 
 class Watch(list[Call]):
@@ -54,6 +57,7 @@ def cat(host: InProcessHost, model: Any, **inputs: Any) -> Any:
 def watching(host: InProcessHost) -> Iterator[Watch]:
     """Every call that is hooked while this lasts."""
     module = host.module("patches.dit.apply")
+    half_log_snr = host.module("atedm_core.forecast").half_log_snr
     original = module._call
     watch = Watch()
 
@@ -61,7 +65,8 @@ def watching(host: InProcessHost) -> Iterator[Watch]:
         call = original(run, model, uuids, *given)
         watch.sigmas = run.sigmas
         if call.memory is not None:
-            watch.append(Call(run.evaluation.sigma, uuids, call.selected, run.cache.nbytes(), call.waited))
+            counts = half_log_snr(run.evaluation.sigma, run.flow), run._weights[run.step]
+            watch.append(Call(run.evaluation.sigma, uuids, call.selected, run.cache.nbytes(), call.waited, *counts))
         return call
 
     with pytest.MonkeyPatch.context() as patch:
@@ -107,6 +112,7 @@ def kept_objects(host: InProcessHost) -> list[Any]:
     kinds = (
         host.module("patches.dit.kv_cache").CallMemory,
         host.module("patches.dit.kv_cache").AttentionMemory,
+        host.module("atedm_core.dit.holding").HeldLatent,
         host.module("patches.dit.run").CATRun,
         host.module("patches.host.kept_counts").KeptCounts,
         host.module("atedm_core.dit.selection").TokenSelector,

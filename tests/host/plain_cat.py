@@ -3,7 +3,7 @@
 Every token runs through every layer of the host. Keys and values of unselected tokens are replaced by those they had,
 where attention takes them in, and their output by the output they had. Where it is told how long the others had waited,
 what is kept of keys and values first moves by the drift of these. Unselected tokens can keep their predicted clean
-latent in place of their output.
+latent in place of their output; once they are computed again they get what the steps in between should have had more.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MOST_REPAID = 1.0
 FIRST_BLOCK = {"NextDiT": "layers.0", "SingleStreamDiT": "blocks.0"}
 """Of models whose attentions before it refine the text or the image alone."""
 
@@ -29,15 +30,25 @@ class PlainExecution:
         multiple = getattr(model.model.diffusion_model, "pad_tokens_multiple", None) or 1
         self.filling = -tokens % multiple
         self.tokens = tokens + self.filling
-        # by condition: the clean latent predicted last, each token when it was computed
-        self.clean: dict[Any, Tensor] = {}
+        # by condition, of every step: half the log-SNR, weight, where tokens were computed, and what stood there then
+        self.past: dict[Any, list[tuple[float, float | None, Tensor, Tensor]]] = {}
         self.known: dict[Any, tuple[list[list[Tensor]], Tensor]] = {}
         # of every attention: keys and values, and the drift of both
         self.kept: list[list[Tensor]] = []
         self.output: Tensor | None = None
 
-    def call(self, inputs: dict[str, Any], selected: Tensor | None, waited: Tensor | None = None) -> Tensor:
-        """The model's answer; with `selected` (`[R, K]`), only those tokens are new, after so many steps (`[R, K]`)."""
+    def call(
+        self,
+        inputs: dict[str, Any],
+        selected: Tensor | None,
+        waited: Tensor | None = None,
+        place: float = 0.0,
+        weight: float | None = None,
+    ) -> Tensor:
+        """The model's answer; with `selected` (`[R, K]`), only those tokens are new, after so many steps (`[R, K]`).
+
+        At half a log-SNR of `place`, in a step of this weight.
+        """
         self._number = self._asked = 0
         self._refining = type(self.model.model.diffusion_model).__name__ in FIRST_BLOCK
         self._waited = None
@@ -59,13 +70,31 @@ class PlainExecution:
         with self._hooks(), torch.inference_mode():
             answer: Tensor = self.model.model.apply_model(**{**inputs, "transformer_options": options})
         assert self.output is not None
-        if self.holds_clean and selected is not None:
-            answer = torch.where(self._on_latent(answer), answer, torch.cat([self.clean[one] for one in uuids]))
-        self.clean |= zip(uuids, answer.clone().chunk(len(uuids)), strict=True)
+        if self.holds_clean:
+            where = torch.ones_like(answer[:, :1], dtype=torch.bool) if selected is None else self._on_latent(answer)
+            rows = zip(uuids, answer.chunk(len(uuids)), where.chunk(len(uuids)), strict=True)
+            answer = torch.cat([self._settled(one, *row, place, weight) for one, *row in rows])
         for place, one in enumerate(uuids):
             pairs = [[rows.chunk(len(uuids))[place] for rows in pair] for pair in self.kept]
             self.known[one] = (pairs, self.output.chunk(len(uuids))[place])
         return answer
+
+    def _settled(self, one: Any, answer: Tensor, new: Tensor, place: float, weight: float | None) -> Tensor:
+        """What a condition's tokens get: those that are new also what they lacked while they were left out."""
+        past = self.past.setdefault(one, [])
+        before, since, unseen = answer, torch.full(new.shape, place), torch.ones_like(new)
+        for at, _, computed, stood in reversed(past):
+            found = unseen & computed
+            before, since = torch.where(found, stood, before), torch.where(found, at, since)
+            unseen = unseen & ~computed
+        lacked = torch.zeros_like(answer)
+        for at, counts, _, _ in past:
+            share = ((at - since) / (place - since)).clamp(0.0, 1.0) if weight else torch.zeros(new.shape)
+            lacked += share.nan_to_num() * (counts or 0.0) / (weight or 1.0) * (answer - before)
+        most = (answer - before).abs() * MOST_REPAID
+        stands = torch.where(new, answer, before)
+        past.append((place, weight, new, stands))
+        return torch.where(new, answer + lacked.clamp(-most, most), stands)
 
     def _on_latent(self, latent: Tensor) -> Tensor:
         """Where on a latent the tokens lie that are new."""

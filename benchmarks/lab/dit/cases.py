@@ -62,7 +62,7 @@ class CATCase:
             told["selection"], told["schedule"] = asdict(self.pruning.selection), asdict(self.pruning.schedule)
             told["control"] = self.pruning.control
             if self.pruning.selection.choose_by == "expected error":
-                told["held"] = "clean latent"
+                told["held"] = "clean latent, repaid"
         if self.peer is not None:
             told["peer"] = asdict(self.peer)
         if self.compute is not None:

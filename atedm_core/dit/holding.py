@@ -1,0 +1,78 @@
+"""What stands for the tokens that are left out, and how they make up for it once they are computed again.
+
+A token that is left out keeps the clean latent that was last predicted for it, while its prediction would have moved
+on. Once it is computed again, the line between both predictions says what the steps in between should have had. What
+they lacked is given then, at once, weighed by what predictions of these steps count for in the result. So a token's
+error no longer adds up over a run: what is left is how far its way was from a line.
+
+R rows of a batch, C channels. Maps `[R, 1, ..., H, W]` say for every place of a latent what holds for its token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MOST_REPAID = 1.0
+"""In lengths of the way from the old prediction to the new one: a token that waited long is not thrown about."""
+_SAME_PLACE = 1e-4
+
+
+@dataclass
+class HeldLatent:
+    """Of the conditions that are batched in a call.
+
+    Attributes:
+        clean: `[R, C, ..., H, W]`, the clean latent as predicted when each token was last computed.
+        place: a float32 map, half the log-SNR (`forecast.half_log_snr`) at which that was.
+        owed: a float32 map, the sum over the steps since of their weight times their distance from `place`.
+    """
+
+    clean: Tensor
+    place: Tensor
+    owed: Tensor
+
+    @staticmethod
+    def of(clean: Tensor, place: float) -> HeldLatent:
+        """Every token computed, nothing owed yet."""
+        where = torch.full_like(clean[:, :1], place, dtype=torch.float32)
+        return HeldLatent(clean.clone(), where, torch.zeros_like(where))
+
+    def settle(self, clean: Tensor, computed: Tensor | None, place: float, weight: float | None) -> Tensor:
+        """The clean latent to go on with after a step, `[R, C, ..., H, W]`, and the step taken in.
+
+        Args:
+            clean: as predicted; what it says of tokens that were left out is not looked at.
+            computed: a bool map of the tokens that were computed; `None` for all.
+            place: half the log-SNR.
+            weight: of the step's prediction in the result of the run (`forecast_schedule.repayment_weights`); `None`
+                where nothing can be repaid in it.
+        """
+        computed = torch.ones_like(self.place, dtype=torch.bool) if computed is None else computed
+        way = place - self.place
+        given = torch.where(computed, clean, self.clean)
+        if weight is not None:
+            share = (self.owed / (weight * way)).clamp(0.0, MOST_REPAID)
+            share = torch.where(computed & (way > _SAME_PLACE), share, 0.0)
+            given = given + share.to(clean.dtype) * (given - self.clean)
+        self.clean = torch.where(computed, clean, self.clean)
+        self.place = torch.where(computed, place, self.place)
+        self.owed = torch.where(computed, 0.0, self.owed + (weight or 0.0) * way)
+        return given
+
+    def split(self, parts: int) -> list[HeldLatent]:
+        """Copies of its rows in equal parts."""
+        rows = zip(*(one.chunk(parts) for one in (self.clean, self.place, self.owed)), strict=True)
+        return [HeldLatent(*(one.clone() for one in part)) for part in rows]
+
+    @staticmethod
+    def join(parts: Sequence[HeldLatent]) -> HeldLatent:
+        """The rows of several, copied."""
+        return HeldLatent(
+            torch.cat([part.clean for part in parts]),
+            torch.cat([part.place for part in parts]),
+            torch.cat([part.owed for part in parts]),
+        )
