@@ -59,6 +59,15 @@ def test_overhead_shares_are_of_a_step_and_operations_are_few(tmp_path):
     assert sum(operations.values()) <= 50
 
 
+def test_whole_runs_are_held_to_what_their_flops_allow(tmp_path):
+    printed, [result] = run("runs", tmp_path, "--rounds", "1", "--speed-ups", "1.3", "2")
+    full, *sped_up = result["rows"]
+    assert (full["reached"], full["flops_allow"]) == (1.0, 1.0)
+    assert [row["speed_up"] for row in sped_up] == [1.3, 2.0]
+    assert 1.25 < sped_up[0]["flops_allow"] < sped_up[1]["flops_allow"] < 2.05
+    assert "FLOPs allow" in printed
+
+
 def test_memory_compares_peaks_with_the_unpruned_run(tmp_path):
     printed, [result] = run("memory", tmp_path, "--points", "inside first layer")
     full, pruned = result["rows"]
