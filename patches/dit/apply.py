@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -12,7 +13,7 @@ from comfy.model_sampling import CONST
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 
 from ...atedm_core.dit.expected_error import SelectorFactory, selector_of
-from ...atedm_core.dit.schedule import CATSchedule
+from ...atedm_core.dit.schedule import CATSchedule, settled_steps
 from ...atedm_core.dit.selection import CATSelection
 from ..host.finished_runs import report_is_wanted
 from ..host.kept_counts import KeptCounts
@@ -78,10 +79,11 @@ def begin(method: CATMethod, asked: Asked) -> CATRun:
         family.structure(model),
         family.attentions(model),
         family.block_kinds(model),
-        sampler_kind(asked.sampler),
-        isinstance(asked.guider.model_patcher.get_model_object("model_sampling"), CONST),
     )
-    run = CATRun(method, asked.sigmas, shape, *read)
+    flow = isinstance(asked.guider.model_patcher.get_model_object("model_sampling"), CONST)
+    schedule = replace(method.schedule, settled_steps=settled_steps(asked.sigmas, flow))
+    sampler = sampler_kind(asked.sampler)
+    run = CATRun(replace(method, schedule=schedule), asked.sigmas, shape, *read, sampler, flow)
     run.nothing_because = run_reason(run, asked.noise)
     if report_is_wanted() and run.nothing_because is None:
         run.maps = KeptCounts()

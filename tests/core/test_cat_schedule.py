@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atedm_core.dit.schedule import CATSchedule, step_at
+from atedm_core.dit.schedule import CATSchedule, settled_steps, step_at
 
 
 def full_steps(schedule: CATSchedule, steps: int) -> list[int]:
@@ -20,7 +22,21 @@ def test_the_default_at_28_steps_is_the_papers():
 
 def test_refreshes_and_last_steps_are_full():
     schedule = CATSchedule(0.25, 2, refresh_interval=4, last_full_steps=2)
-    assert full_steps(schedule, 20) == [0, 1, 2, 3, 4, 8, 12, 16, 18, 19]
+    assert full_steps(schedule, 20) == [0, 1, 2, 3, 4, 7, 11, 15, 18, 19]
+
+
+def test_refreshes_are_counted_back_from_the_last_step_that_finds_noise():
+    schedule = CATSchedule(0.1, 3, refresh_interval=3, settled_steps=1)
+    assert full_steps(schedule, 20) == [0, 1, 2, 3, 6, 9, 12, 15, 18]
+    assert full_steps(replace(schedule, settled_steps=0), 20) == [0, 1, 2, 4, 7, 10, 13, 16, 19]
+    assert full_steps(replace(schedule, settled_steps=30), 20) == [0, 1, 2]
+
+
+def test_a_step_is_settled_where_a_twentieth_of_noise_is_left():
+    assert settled_steps([1.0, 0.5, 0.15, 0.009, 0.0], flow=True) == 1
+    assert settled_steps([1.0, 0.5, 0.15, 0.0], flow=True) == 0
+    assert settled_steps([14.6, 1.0, 0.06, 0.04, 0.03, 0.0], flow=False) == 2
+    assert settled_steps([0.0], flow=True) == settled_steps([], flow=False) == 0
 
 
 def test_a_refresh_at_every_step_prunes_nothing():
@@ -34,7 +50,7 @@ def test_too_short_a_run_is_full():
 
 def test_what_is_kept_for_later_comes_from_the_step_before_a_pruned_one():
     schedule = CATSchedule(0.25, 2, refresh_interval=4, last_full_steps=2)
-    assert [step for step in range(20) if schedule.full_before_pruned(step, 20)] == [4, 8, 12, 16]
+    assert [step for step in range(20) if schedule.full_before_pruned(step, 20)] == [4, 7, 11, 15]
 
 
 @given(st.floats(0, 1), st.integers(2, 10), st.integers(0, 6), st.integers(0, 6), st.integers(1, 40))
