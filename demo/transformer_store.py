@@ -11,7 +11,7 @@ import safetensors
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .store import checksum
+from .store import checksum, weights_of
 
 FORMAT = "atedm-demo-transformer"
 _HERE = Path(__file__).resolve().parent
@@ -81,9 +81,9 @@ def read(file: Path = DEFAULT_FILE) -> tuple[TransformerConfig, dict[str, Tensor
         raise ValueError(f"{file}: there is no such file; {way_out}")
     with safetensors.safe_open(file, "pt") as opened:
         told = opened.metadata() or {}
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
     if told.get("format") != FORMAT:
         raise ValueError(f"{file}: its format is {told.get('format')!r}, not {FORMAT!r}; {way_out}")
+    tensors = weights_of(file)
     if told.get("sha256") != checksum(tensors):
         raise ValueError(f"{file}: the weights do not match their checksum; {way_out}")
     return TransformerConfig(**json.loads(told["config"])), tensors, json.loads(told["training"])

@@ -27,6 +27,7 @@ TESTS = ROOT / "tests" / "packs"
 DOCUMENT = ROOT / "docs" / "compatibility.md"
 BEGIN, END = "<!-- packs -->", "<!-- /packs -->"
 HEAD = "| pack | commit | what was put beside | models | result |\n|---|---|---|---|---|"
+AGAIN = "Tried again since: "
 LONGEST = 160
 SHOWN = 9
 
@@ -37,7 +38,7 @@ def packs_command(arguments: Sequence[str]) -> int:
     """Fetch, try, write the table; 1 if something does not hold."""
     parser = argparse.ArgumentParser(prog="dev.py packs", description=__doc__)
     parser.add_argument("--folder", type=Path, default=STATE / "packs", help="where they lie, or are fetched to")
-    parser.add_argument("--only", default="", help="packs with this in their name; the table is left as it is")
+    parser.add_argument("--only", default="", help="packs with this in their name; only their rows change")
     options = parser.parse_args(arguments)
     host = prepare(dev_tools=True)
     folder = options.folder.resolve()
@@ -51,8 +52,8 @@ def packs_command(arguments: Sequence[str]) -> int:
     command = [str(host.python), "-m", "pytest", "-q", str(TESTS), *(["-k", options.only] if options.only else [])]
     code = subprocess.run(command, cwd=ROOT, env=clean_environment(env), check=False).returncode
     found = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.is_file() else []
-    if not options.only and found:
-        write_table(found, host)
+    if found:
+        write_table(found, host, bool(options.only))
     return code
 
 
@@ -78,15 +79,39 @@ def fetch(pack: Any, target: Path) -> None:
         say(f"{pack.repository} could not be fetched: {reason.decode(errors='replace').strip()}")
 
 
-def write_table(found: Sequence[Found], host: Host) -> None:
-    """Put the results between the two markers of the document."""
+def write_table(found: Sequence[Found], host: Host, some: bool) -> None:
+    """Put the results between the two markers of the document; beside the rows of other packs if `some` were tried."""
     text = DOCUMENT.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise DevError(f"{DOCUMENT} has no place for the table: the lines {BEGIN} and {END}, once each.")
     before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
+    block, after = rest.split(END)
     when = f"{datetime.date.today():%Y-%m-%d}, ComfyUI {host_version(host)}, {platform.system()}, on the CPU"
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{when}:\n\n{as_table(found)}\n{END}{after}", encoding="utf-8")
+    block = renewed(block, found, when) if some else f"{when}:\n\n{as_table(found)}"
+    DOCUMENT.write_text(f"{before}{BEGIN}\n{block}\n{END}{after}", encoding="utf-8")
+
+
+def renewed(block: str, found: Sequence[Found], when: str) -> str:
+    """What stands between the markers, with the rows of the packs that were tried in place of their old ones.
+
+    The date above the table goes on to say when all of them were tried, so a line below it has these packs' own.
+    """
+    heading, _, table = block.strip().partition(HEAD)
+    first, *more = [line for line in heading.splitlines() if line]
+    packs = list(dict.fromkeys(str(one["pack"]) for one in found))
+    before = [one for line in more for one in line.removeprefix(AGAIN).removesuffix(".").split("; ")]
+    again = [one for one in before if one.partition(" (")[0] not in packs] + [f"{pack} ({when})" for pack in packs]
+    rows = {**_by_pack(table), **_by_pack(as_table(found).removeprefix(HEAD))}
+    lines = [first, "", f"{AGAIN}{'; '.join(again)}.", "", HEAD]
+    return "\n".join([*lines, *(row for one in rows.values() for row in one)])
+
+
+def _by_pack(rows: str) -> dict[str, list[str]]:
+    """Rows of a table, by what stands in their first column."""
+    grouped: dict[str, list[str]] = defaultdict(list)
+    for row in rows.strip().splitlines():
+        grouped[row.split("|")[1].strip()].append(row)
+    return grouped
 
 
 def host_version(host: Host) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +119,18 @@ def test_the_bundled_file_is_small_and_tells_how_it_was_made() -> None:
     assert len(BUNDLED) < 12_000_000
     assert content.training["steps"] > 0
     assert json.loads(metadata(DEFAULT_FILE)["config"]) == content.config
+
+
+def test_reading_a_file_leaves_nothing_behind() -> None:
+    """A server that draws with more than one model reads it again and again."""
+    content = read(DEFAULT_FILE)
+    weights = len(content.unet) + len(content.text) + len(content.pixels)
+    blocks = []
+    for _ in range(3):
+        read(DEFAULT_FILE)
+        gc.collect()
+        blocks.append(sys.getallocatedblocks())
+    assert blocks[-1] - blocks[0] < weights
 
 
 def test_pictures_survive_the_autoencoder() -> None:

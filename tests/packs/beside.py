@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,22 @@ FOUND = "FOUND "
 ALONE, SAMPLES = "alone", "samples"
 
 
+def widget_values(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """What a fresh node's required widgets hold: their defaults, or the first of their options.
+
+    ComfyUI's page sends them with every prompt, so an input that a pack adds later does not have to be named here.
+    """
+    values: dict[str, Any] = {}
+    for name, (kind, *more) in declared.get("required", {}).items():
+        settings = more[0] if more else {}
+        options = kind if isinstance(kind, (list, tuple)) else settings.get("options", ())
+        if "default" in settings:
+            values[name] = settings["default"]
+        elif options:
+            values[name] = options[0]
+    return values
+
+
 class Bench:
     """A host with one pack and ours."""
 
@@ -45,14 +61,14 @@ class Bench:
         logging.getLogger().addHandler(listener)
 
     def call(self, node_id: str, **inputs: Any) -> Any:
-        """A node's outputs."""
+        """A node's outputs; of its widgets, those that are not given are as a fresh node has them."""
         import torch
 
         kind = self.host.node(node_id)
         if hasattr(kind, "define_schema"):
             return self.host.call(node_id, **inputs)
         with torch.inference_mode():
-            return getattr(kind(), kind.FUNCTION)(**inputs)
+            return getattr(kind(), kind.FUNCTION)(**{**widget_values(kind.INPUT_TYPES()), **inputs})
 
     def sample(self, given: Given) -> Any:
         """The latent that comes out."""
@@ -91,7 +107,10 @@ def look(bench: Bench, trial: Trial, kind: str) -> dict[str, Any]:
     base = fresh(kind)
 
     def pack(given: Given) -> Given:
-        return trial.apply(bench.call, given)
+        # Weights and masks that a trial makes are what another node would have made, and the host runs every node in
+        # this mode. A pack that puts an ordinary tensor into a layer that it makes in this mode has a broken layer.
+        with torch.inference_mode():
+            return trial.apply(bench.call, given)
 
     untouched = bench.sample(base)
     try:

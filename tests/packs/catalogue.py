@@ -152,8 +152,9 @@ PACKS = (
                 max_depth=2,
                 scale_depth=False,
                 interval=1,
-                start_step=0,
-                end_step=1000,
+                # the model's timesteps, which count down
+                start_step=1000,
+                end_step=0,
             ),
             simple(
                 "BlehBlockCFG",

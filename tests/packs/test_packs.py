@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from beside import ALONE, FOUND, SAMPLES
+from beside import ALONE, FOUND, SAMPLES, widget_values
 from catalogue import PACKS, Pack
 
 HERE = Path(__file__).resolve().parent
@@ -30,6 +30,19 @@ def look(pack: Pack, folder: Path) -> list[dict[str, Any]]:
     lines = [line.removeprefix(FOUND) for line in done.stdout.splitlines() if line.startswith(FOUND)]
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in lines]
+
+
+def test_widgets_that_are_not_given_are_as_a_fresh_node_has_them() -> None:
+    required: dict[str, Any] = {
+        "model": ("MODEL",),
+        "mask": ("MASK", {"tooltip": "a socket"}),
+        "smooth": ("BOOLEAN", {"default": False}),
+        "method": (["bicubic", "area"],),
+        "kind": (("x", "y"), {"default": "y"}),
+        "order": ("COMBO", {"options": ["up", "down"]}),
+    }
+    values = widget_values({"required": required, "optional": {"more": ("INT", {"default": 3})}})
+    assert values == {"smooth": False, "method": "bicubic", "kind": "y", "order": "up"}
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ class Forecaster(Protocol):
 
 @dataclass
 class Taylor:
-    """Taylor expansion from finite differences (TaylorSeer, arXiv 2503.06923, section 3.2).
+    """Taylor expansion from finite differences (TaylorSeer, arXiv 2503.06923).
 
     Of order m, k steps after the last whole pass, with whole passes N steps apart:
     `F + sum over i to m of D^i F / (i! N^i) k^i`, `D^i F` the difference of `D^(i-1) F` over the last interval.
@@ -78,7 +78,7 @@ class Taylor:
 
 @dataclass
 class Chebyshev:
-    """A fit by Chebyshev polynomials (Spectrum, arXiv 2603.01623, section 3), half of it replaced by a line.
+    """A fit by Chebyshev polynomials (Spectrum, arXiv 2603.01623), half of it replaced by a line.
 
     The steps of a run are laid on t from -1 to 1. Coefficients `C = (P' P + ridge I)^-1 P' F` of the features F of all
     whole passes so far, with `P = T_0 .. T_degree` at their t; the forecast is the polynomial at a later t. The
@@ -136,7 +136,7 @@ class FixedInterval:
 
 @dataclass
 class GrowingWindow:
-    """Whole passes at the first steps, then at the end of windows, each longer than the one before (section 3.3).
+    """Spectrum's: whole passes at the first steps, then at the end of windows, each longer than the one before.
 
     A window has `floor(N)` steps, and N grows by `growth` with each whole pass that ends one.
     """

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
 from comfy_api.latest import ComfyExtension, io
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
@@ -49,8 +53,37 @@ class TinyControlNet(io.ComfyNode):
         return io.NodeOutput(random_models.controlnet(model))
 
 
+def weighed(value: object) -> tuple[int, int]:
+    """Bytes of plain data and of everything in it, and how many of its objects Python's garbage collector knows."""
+    waiting, seen, weight, tracked = [value], set[int](), 0, 0
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        weight, tracked = weight + sys.getsizeof(one), tracked + gc.is_tracked(one)
+        if isinstance(one, Mapping):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, (list, tuple, set, frozenset)):
+            waiting += one
+    return weight, tracked
+
+
+def held_by_tensors(objects: list[object]) -> int:
+    """Bytes of all tensors in memory, views of one storage counted once."""
+    tensors = [one for one in objects if type(one) in (torch.Tensor, torch.nn.Parameter)]
+    storages = [one.untyped_storage() for one in tensors if one.device.type == "cpu"]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def give_back_what_is_free() -> None:
+    """Have glibc return to the system what it keeps for later: tens of MiB, more or less by what was freed last."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
+
+
 class TinyKept(io.ComfyNode):
-    """What the pack holds of runs that have ended."""
+    """What is still there of prompts that have ended: of the pack's, of the host's history, and of anything at all."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -60,10 +93,23 @@ class TinyKept(io.ComfyNode):
 
     @classmethod
     def execute(cls, number: int) -> io.NodeOutput:
+        from server import PromptServer
+
         (records,) = [one for name, one in sys.modules.items() if name.endswith("patches.host.finished_runs")]
         gc.collect()
-        runs = [one for one in gc.get_objects() if type(one).__name__ in RUNS]
-        return io.NodeOutput(ui={"text": (f"records={len(records._finished)} runs={len(runs)}",)})
+        give_back_what_is_free()
+        resident = psutil.Process().memory_info().rss
+        objects = gc.get_objects()
+        history, in_history = weighed(PromptServer.instance.prompt_queue.history)
+        found = {
+            "records": len(records._finished),
+            "runs": sum(type(one).__name__ in RUNS for one in objects),
+            "history": history,
+            "objects": len(objects) - in_history,
+            "tensors": held_by_tensors(objects),
+            "resident": resident,
+        }
+        return io.NodeOutput(ui={"text": (" ".join(f"{name}={number}" for name, number in found.items()),)})
 
 
 class TinyPack(ComfyExtension):
