@@ -10,11 +10,13 @@ from functools import partial
 from typing import Any
 
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.model_sampling import CONST
+from comfy.model_sampling import CONST
 from comfy.patcher_extension import WrappersMP
 
 from ...atedm_core.checks import check_range
 from ...atedm_core.dit.flops import transformer_flops
-from ...atedm_core.dit.schedule import DEFAULT_SCHEDULE
+from ...atedm_core.dit.schedule import settled_steps
 from ...atedm_core.dit.selection import CATSelection
 from ...atedm_core.dit.spending import FEWEST_TO_PRUNE, spend_on_transformer
 from ...atedm_core.forecast_plan import ForecastSettings
@@ -135,7 +137,7 @@ def _begin(method: AutoMethod, asked: Asked) -> AutoRun:
         return run
     kind, limits = sampler_kind(asked.sampler), ForecastSettings()
     least_real = min(asked.steps, limits.first_steps + limits.last_steps)
-    # Across fresh noise, whole evaluations are forecast far worse than tokens held (`docs/cat_fidelity.md`).
+    # Across fresh noise tokens held are nearer than whole evaluations forecast (`docs/cat_fidelity.md`).
     fewest = asked.steps if kind.stochastic else least_real
     if method.family is not None and _begin_transformer(run, method.family, asked, fewest):
         return run
@@ -155,7 +157,7 @@ def _begin_transformer(run: AutoRun, family: Family, asked: Asked, least_real: i
     model = asked.guider.model_patcher.get_model_object("diffusion_model")
     if asked.steps < FEWEST_TO_PRUNE or family.unsupported(model) is not None:
         return False
-    warmup = DEFAULT_SCHEDULE.warmup_steps(asked.steps)
+    flow = isinstance(asked.guider.model_patcher.get_model_object("model_sampling"), CONST)
     structure, (height, width), text = family.structure(model), family.grid(model, asked.latent), _text_tokens(asked)
     full = transformer_flops(structure, height * width, text)
 
@@ -163,10 +165,11 @@ def _begin_transformer(run: AutoRun, family: Family, asked: Asked, least_real: i
         kept = CATSelection(keep).kept(height * width)
         return transformer_flops(structure, height * width, text, kept) / full
 
-    planned = spend_on_transformer(run.method.speed_up, asked.steps, least_real, warmup, cost_of)
+    settled = settled_steps(asked.sigmas, flow)
+    planned = spend_on_transformer(run.method.speed_up, asked.steps, least_real, cost_of, settled=settled)
     if planned.keep_ratio < 1.0:
         selection = CATSelection(planned.keep_ratio, choose_by="expected error")
-        run.tokens = tokens.begin(CATMethod(selection, DEFAULT_SCHEDULE, family), asked)
+        run.tokens = tokens.begin(CATMethod(selection, planned.schedule, family), asked)
         if run.tokens.nothing_because is not None:
             run.tokens = None
             return False

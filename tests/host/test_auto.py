@@ -63,23 +63,34 @@ def test_few_steps_of_a_transformer_run_in_full_and_the_log_says_so(
     assert "tokens are not pruned" in said(caplog)
 
 
-@pytest.mark.parametrize(("steps", "forecast"), [(8, False), (20, True)])
+@pytest.mark.parametrize(("steps", "speed_up", "forecast"), [(8, 1.6, False), (20, 2.0, True)])
 def test_a_transformer_is_forecast_and_its_tokens_are_pruned(
-    host: InProcessHost, caplog: pytest.LogCaptureFixture, steps: int, forecast: bool
+    host: InProcessHost, caplog: pytest.LogCaptureFixture, steps: int, speed_up: float, forecast: bool
 ) -> None:
     caplog.set_level("INFO")
     model = sample_transformers.shared("sd3")
     how = {"width": 272, "height": 272, "steps": steps}
-    patched = auto(host, model, 1.6)
+    patched = auto(host, model, speed_up)
     out = sample_transformers.sample(patched, "sd3", **how)
     line = said(caplog)
     assert torch.isfinite(out).all()
     assert not torch.equal(out, sample_transformers.sample(model, "sd3", **how))
     assert "of the tokens" in line
     assert ("forecast" in line) == forecast
-    assert reached(line) == pytest.approx(1.6, rel=0.06)
-    again = auto(host, host.call("CATPruningApply", model=patched)[0], 1.6)
+    assert reached(line) == pytest.approx(speed_up, rel=0.06)
+    again = auto(host, host.call("CATPruningApply", model=patched)[0], speed_up)
     assert torch.equal(sample_transformers.sample(again, "sd3", **how), out), "what was on the model is replaced"
+
+
+@pytest.mark.parametrize("speed_up", [1.25, 1.6])
+def test_a_transformer_is_forecast_alone_as_long_as_enough_evaluations_stay(
+    host: InProcessHost, caplog: pytest.LogCaptureFixture, speed_up: float
+) -> None:
+    caplog.set_level("INFO")
+    sample_transformers.sample(auto(host, sample_transformers.shared("sd3"), speed_up), "sd3", steps=20)
+    assert "forecast" in said(caplog)
+    assert "of the tokens" not in said(caplog)
+    assert speed_up <= reached(said(caplog)) < 20 / (20 / speed_up - 1)
 
 
 def test_tokens_alone_are_pruned_where_a_sampler_adds_noise(
