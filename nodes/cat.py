@@ -73,7 +73,8 @@ class CATPruningApply(io.ComfyNode):
                     "refresh_interval",
                     DEFAULT_SCHEDULE.refresh_interval,
                     (0, _MOST_STEPS),
-                    "After the warm-up every n-th step computes all tokens again. 0 for none, as in the paper.",
+                    "After the warm-up every n-th step computes all tokens again, counted back from the last one that still "
+                    "finds noise. 0 for none, as in the paper.",
                 ),
                 advanced_count(
                     "last_full_steps",
@@ -87,7 +88,7 @@ class CATPruningApply(io.ComfyNode):
                     DEFAULT_SELECTION.choose_by,
                     "How tokens are chosen. 'expected error': the faster a token changed when it was last computed, "
                     "the sooner its turn comes; clusters and hot_share have no effect. 'published': as in the paper, "
-                    "whose keep_ratio is 0.3, warmup 0.29 and least_full_steps 4.",
+                    "whose keep_ratio is 0.3, warmup 0.29, least_full_steps 4 and refresh_interval 0.",
                 ),
             ],
             outputs=[faster_model()],

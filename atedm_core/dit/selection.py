@@ -103,7 +103,7 @@ class CATSelection:
         return max(1, math.floor(self.keep_ratio * tokens + 1e-9))
 
 
-DEFAULT_SELECTION = CATSelection(keep_ratio=0.4, choose_by="expected error")
+DEFAULT_SELECTION = CATSelection(choose_by="expected error")
 """What came nearest to the full run at equal FLOPs (`docs/cat_fidelity.md`)."""
 
 

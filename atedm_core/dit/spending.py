@@ -80,7 +80,7 @@ def _fill(
     cost_of: Callable[[float], float],
     least: float = _RATIOS[0],
 ) -> TransformerSpending:
-    """With the largest keep ratio that fits, the least one if none does; `full` of the real evaluations are not pruned."""
+    """With the largest keep ratio that fits, the least if none does; `full` of the real evaluations are not pruned."""
     ratios = [ratio for ratio in _RATIOS if ratio >= least] if real > full else [1.0]
     spent = {ratio: full + (real - full) * cost_of(ratio) for ratio in ratios}
     keep = max((ratio for ratio in ratios if spent[ratio] <= budget), default=ratios[0])

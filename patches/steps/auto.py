@@ -11,7 +11,6 @@ from typing import Any
 
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_sampling import CONST
-from comfy.model_sampling import CONST
 from comfy.patcher_extension import WrappersMP
 
 from ...atedm_core.checks import check_range

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -100,7 +102,7 @@ def test_a_run_of_euler_repays_by_the_weights_of_its_steps() -> None:
 
     def run(repays: bool | None) -> torch.Tensor:
         latent, held = torch.randn(SHAPE, generator=torch.Generator().manual_seed(5), dtype=torch.float64), None
-        for step, (sigma, after) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+        for step, (sigma, after) in enumerate(pairwise(sigmas)):
             clean = on_a_line(places[step])
             if repays is not None:
                 if held is None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
-from ...pack.atedm_core.dit.schedule import DEFAULT_SCHEDULE
+from ...pack.atedm_core.dit.schedule import DEFAULT_SCHEDULE, CATSchedule
 from ...pack.atedm_core.dit.selection import DEFAULT_SELECTION
 from ..captions import CaptionSet
 from ..cases import Peer, Row, Sampling
@@ -15,19 +15,19 @@ from .cases import PUBLISHED_SCHEDULE, PUBLISHED_SELECTION, CATCase, CATPruning
 STEPS = (8, 12, 20, 28)
 FEWER = {
     8: (4, 5, 6, 7),
-    12: (4, 6, 7, 8, 10),
-    20: (6, 8, 10, 11, 12, 14, 17),
-    28: (8, 11, 15, 16, 20, 24),
+    12: (4, 6, 7, 8, 9, 10),
+    20: (6, 8, 10, 11, 12, 14, 15, 17),
+    28: (8, 11, 14, 15, 16, 19, 20, 24),
     50: (4, 5, 6, 7, 8, 10, 11, 12, 15, 16, 20, 24, 28),
 }
 """Unpruned runs that runs of so many steps are compared with; between two of them PSNR is interpolated."""
 SAMPLERS = ("dpmpp_2m", "dpmpp_2m_sde", "euler_ancestral")
 """Beside euler: one that looks back, one that adds noise in every step and looks back, one that adds noise."""
-FEWER_BY_SAMPLER = {12: (6, 7), 20: (10, 11)}
+FEWER_BY_SAMPLER = {12: (7, 8, 9), 20: (10, 11, 14, 15)}
 """As `FEWER`, between which the node's settings cost what they do."""
 OPTIONS_STEPS = 20
 LONG_STEPS = 50
-COUNT = 16
+COUNT = 8
 """Captions of every row."""
 
 PAPER = replace(
@@ -88,12 +88,16 @@ BUDGETS: dict[str, CATPruning] = {
 }
 """At FLOPs of their own."""
 
-AT_COST_OF_LAZY = {8: 0.95, 12: 0.75, 20: 0.55, 28: 0.52}
-"""Keep ratios by steps of the run, at which the node's schedule costs about what LazyCache does there."""
-AS_CHEAP = {8: 0.625, 12: 0.58, 20: 0.52, 28: 0.5}
+AT_COST_OF_LAZY = {8: 0.5, 12: 0.35, 20: 0.1, 28: 0.1}
+"""Keep ratios by steps of the run, at which the node's schedule costs about what LazyCache does there, or its least."""
+AS_CHEAP = {8: 0.75, 12: 0.75, 20: 0.7, 28: 0.68}
 """Real evaluations by steps of the run that cost what the node's defaults do there."""
-COMPUTE_BESIDE, KEEP_BESIDE = 0.75, 0.6
-"""Real evaluations and keep ratio that cost as much together."""
+COMPUTE_BESIDE, KEEP_BESIDE = 0.8, 0.6
+"""Real evaluations and keep ratio that cost as much together, from 20 steps on."""
+FASTER_SCHEDULE, FASTER_KEEP = replace(DEFAULT_SCHEDULE, refresh_interval=0), 0.4
+"""Without full steps in between: half of the FLOPs, at 20 steps."""
+FASTER_COMPUTE, FASTER_KEEP_BESIDE = 0.6, 0.8
+"""Real evaluations and keep ratio that cost as much together, without full steps in between."""
 
 LAZY = {"LazyCache 0.2": Peer("lazy_cache", (("threshold", 0.2),))}
 
@@ -119,8 +123,8 @@ def _defaults(steps: int, captions: CaptionSet, count: int) -> list[Row]:
     """The node's defaults beside what was published, and beside forecasts of whole evaluations, alone and together."""
     group, sampling = f"cat defaults {steps} steps", Sampling(steps)
 
-    def ours(keep: float, control: str | None = None) -> CATPruning:
-        return CATPruning(replace(DEFAULT_SELECTION, keep_ratio=keep), DEFAULT_SCHEDULE, control)
+    def ours(keep: float, control: str | None = None, schedule: CATSchedule = DEFAULT_SCHEDULE) -> CATPruning:
+        return CATPruning(replace(DEFAULT_SELECTION, keep_ratio=keep), schedule, control)
 
     turns = replace(SCATTERED, keep_ratio=DEFAULT_SELECTION.keep_ratio)
     found = {
@@ -130,8 +134,12 @@ def _defaults(steps: int, captions: CaptionSet, count: int) -> list[Row]:
         "the same, plain turns": CATCase(sampling, CATPruning(turns, DEFAULT_SCHEDULE)),
         "Step Forecast": CATCase(sampling, compute=AS_CHEAP[steps]),
         "CAT Pruning and Step Forecast": CATCase(sampling, ours(KEEP_BESIDE), compute=COMPUTE_BESIDE),
-        "CAT Pruning, keep 0.3": CATCase(sampling, ours(0.3)),
-        "CAT Pruning at LazyCache's cost": CATCase(sampling, ours(AT_COST_OF_LAZY[steps])),
+        "Step Forecast at half": CATCase(sampling, compute=0.5),
+        "CAT Pruning, keep 0.4, no full steps between": CATCase(sampling, ours(FASTER_KEEP, schedule=FASTER_SCHEDULE)),
+        "both at half, no full steps between": CATCase(
+            sampling, ours(FASTER_KEEP_BESIDE, schedule=FASTER_SCHEDULE), compute=FASTER_COMPUTE
+        ),
+        "CAT Pruning near LazyCache's cost": CATCase(sampling, ours(AT_COST_OF_LAZY[steps])),
         **{name: CATCase(sampling, peer=peer) for name, peer in LAZY.items()},
     }
     rows = [Row(group, name, case, captions, count) for name, case in found.items()]
