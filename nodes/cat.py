@@ -73,8 +73,8 @@ class CATPruningApply(io.ComfyNode):
                     "refresh_interval",
                     DEFAULT_SCHEDULE.refresh_interval,
                     (0, _MOST_STEPS),
-                    "After the warm-up every n-th step computes all tokens again, counted back from the last one that still "
-                    "finds noise. 0 for none, as in the paper.",
+                    "After the warm-up every n-th step computes all tokens again, counted back from the last one that "
+                    "still finds noise. 0 for none, as in the paper.",
                 ),
                 advanced_count(
                     "last_full_steps",

@@ -70,4 +70,4 @@ def test_a_run_groups_tokens_after_every_full_step_that_a_pruned_one_follows() -
 
 def test_a_structure_of_any_width_has_a_cost() -> None:
     tiny = TransformerStructure(8, image_macs=100, text_macs=10, joint_attentions=1, output_macs=64)
-    assert choosing_flops(DEFAULT_SELECTION, tiny, 10) == 2 * (10 * 8 + 2 * 8 * (2 * 4 + 10))
+    assert choosing_flops(DEFAULT_SELECTION, tiny, 10) == 2 * (10 * 8 + 2 * 8 * (2 * 3 + 10))

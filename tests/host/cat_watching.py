@@ -48,8 +48,8 @@ class Watch(list[Call]):
 
 
 def cat(host: InProcessHost, model: Any, **inputs: Any) -> Any:
-    """The model that CAT Pruning Apply gives out, with a warm-up of three steps."""
-    inputs = {"keep_ratio": 0.3, "warmup": 0.0, "least_full_steps": WARMUP, **inputs}
+    """The model that CAT Pruning Apply gives out, with a warm-up of three steps and no full step after them."""
+    inputs = {"keep_ratio": 0.3, "warmup": 0.0, "least_full_steps": WARMUP, "refresh_interval": 0, **inputs}
     return host.call("CATPruningApply", model=model, **inputs)[0]
 
 

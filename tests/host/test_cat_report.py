@@ -50,7 +50,7 @@ def graph(kind: str = "sd3", *, seed: int = 1, steps: int = STEPS, keep: float =
 
 
 def pruner(keep: float) -> dict[str, Any]:
-    how = {"keep_ratio": keep, "warmup": 0.0, "least_full_steps": WARMUP}
+    how = {"keep_ratio": keep, "warmup": 0.0, "least_full_steps": WARMUP, "refresh_interval": 0}
     return {"class_type": "CATPruningApply", "inputs": {"model": ["load", 0], **how}}
 
 
@@ -116,7 +116,7 @@ def test_maps_are_the_sets_that_were_computed(host: InProcessHost, sampler_name:
             assert torch.allclose(place.kept_share.flatten(1).float(), share, atol=1e-3)
             assert not torch.equal(place.kept_share[0], place.kept_share[1])
         assert place.spent.kept_share == pytest.approx(float(share.mean()))
-    assert places["step 6"].whole_because == "to refresh"
+    assert places["step 7"].whole_because == "to refresh"
 
 
 def test_without_a_report_nothing_is_counted_on_the_device(host: InProcessHost) -> None:

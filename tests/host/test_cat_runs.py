@@ -67,7 +67,7 @@ def test_refreshes_and_last_steps_are_full(host: InProcessHost) -> None:
     model = cat(host, shared("sd3"), refresh_interval=3, last_full_steps=1)
     _, calls = watched(host, model, "sd3", steps=12)
     full = [step for step, call in enumerate(calls) if call.selected is None]
-    assert full == [0, 1, 2, 5, 8, 11]
+    assert full == [0, 1, 2, 4, 7, 10, 11], "counted back from the last but one, which leaves hardly any noise"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -40,6 +40,7 @@ class CATCase:
         held: after so many steps the last velocity is kept to the end, without any further call of the model.
         peer: another accelerator alone.
         compute: share of evaluations that Step Forecast leaves real, beside or without pruning; `None` for all.
+        speed_up: what AT-EDM Auto is asked for, alone; `None` without it.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -48,11 +49,12 @@ class CATCase:
     peer: Peer | None = None
     replay: bool = False
     compute: float | None = None
+    speed_up: float | None = None
 
     @property
     def unpruned(self) -> bool:
         """Whether nothing at all is done to the model."""
-        return all(one is None for one in (self.pruning, self.held, self.peer, self.compute))
+        return all(one is None for one in (self.pruning, self.held, self.peer, self.compute, self.speed_up))
 
     @property
     def key(self) -> str:
@@ -67,4 +69,6 @@ class CATCase:
             told["peer"] = asdict(self.peer)
         if self.compute is not None:
             told["compute"] = self.compute
+        if self.speed_up is not None:
+            told["auto"] = self.speed_up
         return hashlib.sha1(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

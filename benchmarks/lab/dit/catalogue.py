@@ -99,6 +99,9 @@ FASTER_SCHEDULE, FASTER_KEEP = replace(DEFAULT_SCHEDULE, refresh_interval=0), 0.
 FASTER_COMPUTE, FASTER_KEEP_BESIDE = 0.6, 0.8
 """Real evaluations and keep ratio that cost as much together, without full steps in between."""
 
+SPEED_UPS = (1.4, 2.0)
+"""Asked of AT-EDM Auto."""
+
 LAZY = {"LazyCache 0.2": Peer("lazy_cache", (("threshold", 0.2),))}
 
 
@@ -139,6 +142,7 @@ def _defaults(steps: int, captions: CaptionSet, count: int) -> list[Row]:
         "both at half, no full steps between": CATCase(
             sampling, ours(FASTER_KEEP_BESIDE, schedule=FASTER_SCHEDULE), compute=FASTER_COMPUTE
         ),
+        **{f"AT-EDM Auto, {times:g}x": CATCase(sampling, speed_up=times) for times in SPEED_UPS},
         "CAT Pruning near LazyCache's cost": CATCase(sampling, ours(AT_COST_OF_LAZY[steps])),
         **{name: CATCase(sampling, peer=peer) for name, peer in LAZY.items()},
     }
@@ -161,6 +165,7 @@ def _by_sampler(sampler: str, steps: int, captions: CaptionSet, count: int) -> l
             CATPruning(replace(DEFAULT_SELECTION, keep_ratio=KEEP_BESIDE), DEFAULT_SCHEDULE),
             compute=COMPUTE_BESIDE,
         ),
+        **{f"AT-EDM Auto, {times:g}x": CATCase(sampling, speed_up=times) for times in SPEED_UPS},
     }
     rows = [Row(group, name, case, captions, count) for name, case in found.items()]
     return rows + [

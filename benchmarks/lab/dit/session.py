@@ -93,6 +93,7 @@ class Session:
     def _patched(self, case: CATCase) -> Any:
         from ...pack.patches.dit.apply import apply_cat
         from ...pack.patches.steps.apply import apply_forecast
+        from ...pack.patches.steps.auto import apply_auto
 
         model, chosen = self.model, case.pruning
         if chosen is not None:
@@ -100,6 +101,8 @@ class Session:
             model = apply_cat(model, chosen.selection, chosen.schedule, select=selector(chosen.control, base))
         if case.compute is not None:
             model = apply_forecast(model, ForecastSettings(case.compute))
+        if case.speed_up is not None:
+            model = apply_auto(model, case.speed_up)
         if case.peer is not None:
             model = getattr(peers, case.peer.name)(model, **dict(case.peer.arguments))
         return model
