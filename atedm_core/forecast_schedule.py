@@ -74,21 +74,28 @@ def levels_of_dpm_fast(sigmas: Sequence[float]) -> list[float]:
     return [*(sigmas[0] * math.exp(place) for place in places), end]
 
 
-def repayment_weights(sigmas: Sequence[float], stochastic: bool, multistep: bool) -> list[float | None]:
+def repayment_weights(
+    sigmas: Sequence[float], stochastic: bool, multistep: bool, flow: bool = False
+) -> list[float | None]:
     """Of each step's prediction in the result of the run, up to a factor; `None` where a forecast cannot be repaid.
 
-    To first order a step multiplies the latent's noise by `next / sigma` and, if it adds noise of its own, the rest by
-    that once more, so predictions weigh as the differences of `sigma ** -1` or `-2`. Nothing is repaid in the last
+    To first order a step multiplies the latent's noise by `next / sigma`, so predictions weigh as the differences of
+    `sigma ** -1`; if it adds noise of its own, as the differences of the square of signal over noise, which for flow
+    models is that of `(1 - sigma) / sigma`. What multistep samplers add is left out. Nothing is repaid in the last
     step, which replaces the latent, nor before a step so much longer that a multistep sampler would throw it about.
     """
-    power = 2 if stochastic else 1
+    def worth(sigma: float) -> float:
+        if not stochastic:
+            return 1.0 / sigma
+        return ((1.0 - sigma if flow else 1.0) / sigma) ** 2
+
     widths = _log_widths(sigmas)
     weights: list[float | None] = []
     for step, (sigma, after) in enumerate(pairwise(sigmas)):
         if widths[step] is None or after >= sigma:
             weights.append(None)
             continue
-        weights.append(after**-power - sigma**-power)
+        weights.append(worth(after) - worth(sigma))
         following = widths[step + 1] if step + 1 < len(widths) else None
         width = widths[step]
         if multistep and following is not None and width is not None and following > 1.25 * width:

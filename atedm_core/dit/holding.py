@@ -3,7 +3,7 @@
 A token that is left out keeps the clean latent that was last predicted for it, while its prediction would have moved
 on. Once it is computed again, the line between both predictions says what the steps in between should have had. What
 they lacked is given then, at once, weighed by what predictions of these steps count for in the result. So a token's
-error no longer adds up over a run: what is left is how far its way was from a line.
+error does not add up over a run, as far as its way was a line and the sampler's steps are known.
 
 R rows of a batch, C channels. Maps `[R, 1, ..., H, W]` say for every place of a latent what holds for its token.
 """
@@ -62,6 +62,10 @@ class HeldLatent:
         self.place = torch.where(computed, place, self.place)
         self.owed = torch.where(computed, 0.0, self.owed + (weight or 0.0) * way)
         return given
+
+    def forgive(self, counts: Tensor) -> None:
+        """Nothing is owed where a bool map says that predictions do not count."""
+        self.owed = torch.where(counts, self.owed, 0.0)
 
     def split(self, parts: int) -> list[HeldLatent]:
         """Copies of its rows in equal parts."""

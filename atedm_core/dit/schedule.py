@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from ..checks import check_range
 from ..forecast import half_log_snr
@@ -28,7 +29,7 @@ class CATSchedule:
         least_full_steps: at least this many of them, 2 or more, since a change takes two.
         refresh_interval: after the warm-up every so many-th step is full; 0 for none, as in the paper.
         last_full_steps: this many at the end; 0 in the paper.
-        settled_steps: this many at the end find hardly any noise, and refreshes are counted back from the one before.
+        settled_steps: this many at the end find hardly any noise; refreshes are counted from the one before, both ways.
     """
 
     warmup: float = 0.29
@@ -63,9 +64,8 @@ class CATSchedule:
             return "to warm up"
         if step >= steps - self.last_full_steps:
             return "at the end"
-        left = steps - 1 - self.settled_steps - step
-        refreshed = self.refresh_interval > 0 and left >= 0 and left % self.refresh_interval == 0
-        return "to refresh" if refreshed else None
+        last = steps - 1 - self.settled_steps
+        return "to refresh" if self.refresh_interval > 0 and (last - step) % self.refresh_interval == 0 else None
 
     def is_full(self, step: int, steps: int) -> bool:
         """Whether step number `step` of `steps` computes all tokens."""
@@ -85,7 +85,9 @@ DEFAULT_SCHEDULE = CATSchedule(warmup=0.1, least_full_steps=3, refresh_interval=
 
 
 def settled_steps(sigmas: Sequence[float], flow: bool) -> int:
-    """How many steps at the end of a run find hardly any noise: 1 or 0 on most schedules.
+    """How many steps at the end of a run find hardly any noise.
+
+    1 or 0 on most schedules; on flow models with karras or exponential up to half of them.
 
     Args:
         sigmas: the run's schedule, falling, one more than there are steps.
@@ -94,7 +96,8 @@ def settled_steps(sigmas: Sequence[float], flow: bool) -> int:
     >>> settled_steps([1.0, 0.5, 0.15, 0.009, 0.0], flow=True), settled_steps([1.0, 0.5, 0.15, 0.0], flow=True)
     (1, 0)
     """
-    return sum(half_log_snr(sigma, flow) >= SETTLED for sigma in sigmas[:-1])
+    from_the_end = reversed(sigmas[:-1])
+    return sum(1 for _ in takewhile(lambda sigma: half_log_snr(sigma, flow) >= SETTLED, from_the_end))
 
 
 def step_at(sigma: float, sigmas: Sequence[float]) -> int:

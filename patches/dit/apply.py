@@ -204,12 +204,12 @@ def _call(
             selected.repeat(len(uuids), 1),
             waited=None if waited is None else waited.repeat(len(uuids), 1),
         )
-    before = run.cache.of(uuids)
+    held = run.cache.held_of(uuids)
     run.cache.drop(uuids)
     steps, step, schedule = run.steps, run.step, run.method.schedule
     return TransformerCall(
         # what was left out before is made up for in a full step too
-        CallMemory(held=None if before is None else before.held),
+        CallMemory(held=held),
         run.layout,
         why_full=run.evaluation.why_full or "nothing was kept of these conditions yet",
         record_attention=schedule.full_before_pruned(step, steps) or not schedule.is_full(step, steps),

@@ -150,6 +150,16 @@ class KVCache:
                 self._calls[conditions] = joined
         return self._calls.get(conditions)
 
+    def held_of(self, conditions: Conditions) -> HeldLatent | None:
+        """What stands for left-out tokens of these, without moving any keys and values; `None` if one has nothing."""
+        rows: dict[Hashable, HeldLatent] = {}
+        for known, memory in self._calls.items():
+            if memory.held is not None and not {*known}.isdisjoint(conditions):
+                rows |= zip(known, memory.held.split(len(known)), strict=True)
+        if any(one not in rows for one in conditions):
+            return None
+        return HeldLatent.join([rows[one] for one in conditions])
+
     def put(self, conditions: Conditions, memory: CallMemory) -> None:
         """Keep this, of conditions of which nothing is kept."""
         self._calls[conditions] = memory

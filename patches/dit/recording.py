@@ -35,7 +35,7 @@ def record_of(
     return RunRecord(
         wording=_WORDING,
         model=(run.method.family.name, run.structure),
-        settings=shown_settings(vars(run.method.selection) | vars(run.method.schedule)),
+        settings=shown_settings(_inputs(run)),
         steps=run.steps,
         seconds=seconds,
         samples=run.latent[0],
@@ -83,6 +83,12 @@ def _exceptions(run: CATRun) -> list[str]:
     if run.tally.answered_calls:
         found.append(f"{run.tally.answered_calls} calls answered by another node")
     return found
+
+
+def _inputs(run: CATRun) -> dict[str, object]:
+    """What the node was given."""
+    given = vars(run.method.selection) | vars(run.method.schedule)
+    return {name: value for name, value in given.items() if name != "settled_steps"}
 
 
 def _places(run: CATRun, percent_to_sigma: Callable[[float], float]) -> tuple[PlaceRecord, ...]:

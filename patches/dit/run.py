@@ -117,7 +117,7 @@ class CATRun:
     def __post_init__(self) -> None:
         self.tally = CATTally(self.structure, self.tokens)
         self._selector = self.method.select(self.method.selection, self.grid)
-        weights = repayment_weights(self.sigmas, self.sampler.stochastic, self.sampler.multistep)
+        weights = repayment_weights(self.sigmas, self.sampler.stochastic, self.sampler.multistep, self.flow)
         self._weights = weights if self.sampler.repays else [None] * self.steps
 
     @property
@@ -208,7 +208,12 @@ class CATRun:
         computed = None
         if call.selected is not None:
             computed = on_latent(marked(call.selected, self.tokens), self.grid, self.patch, clean)
-        return memory.held.settle(clean, computed, place, self._weights[self.step])
+        given = memory.held.settle(clean, computed, place, self._weights[self.step])
+        if self._token_mask is not None:
+            # outside of the inpainting mask the sampler puts its own latent: what was predicted there is never used
+            rows = (self._token_mask > 0).repeat(clean.shape[0] // self._token_mask.shape[0], 1)
+            memory.held.forgive(on_latent(rows, self.grid, self.patch, clean))
+        return given
 
     def doing(self) -> Doing:
         """What was done since this was last asked."""

@@ -74,7 +74,8 @@ class AutoRun:
         """What was done since this was last asked."""
         if self.forecast is not None and self.forecast.doing() == "forecast":
             return "forecast"
-        return "full" if self.prune is None else self.prune.doing()
+        pruned = self.prune or self.tokens
+        return "full" if pruned is None else pruned.doing()
 
     def reset(self) -> None:
         """Free everything that takes memory."""

@@ -71,7 +71,9 @@ class ForecastRun:
 
     def __post_init__(self) -> None:
         self.controller = BudgetController(self.method.settings)
-        self._repayment = repayment_weights(self.schedule.sigmas, self.kind.stochastic, self.kind.multistep)
+        self._repayment = repayment_weights(
+            self.schedule.sigmas, self.kind.stochastic, self.kind.multistep, self.schedule.flow
+        )
 
     def answer(self, x: Tensor, sigma: float, evaluate: Callable[[], Tensor]) -> Tensor:
         """The prediction for a latent `[B, ...]` at a noise level: the model's or a forecast."""

@@ -29,13 +29,14 @@ def test_refreshes_are_counted_back_from_the_last_step_that_finds_noise():
     schedule = CATSchedule(0.1, 3, refresh_interval=3, settled_steps=1)
     assert full_steps(schedule, 20) == [0, 1, 2, 3, 6, 9, 12, 15, 18]
     assert full_steps(replace(schedule, settled_steps=0), 20) == [0, 1, 2, 4, 7, 10, 13, 16, 19]
-    assert full_steps(replace(schedule, settled_steps=30), 20) == [0, 1, 2]
+    assert full_steps(replace(schedule, settled_steps=8), 20) == [0, 1, 2, 5, 8, 11, 14, 17]
 
 
 def test_a_step_is_settled_where_a_twentieth_of_noise_is_left():
     assert settled_steps([1.0, 0.5, 0.15, 0.009, 0.0], flow=True) == 1
     assert settled_steps([1.0, 0.5, 0.15, 0.0], flow=True) == 0
     assert settled_steps([14.6, 1.0, 0.06, 0.04, 0.03, 0.0], flow=False) == 2
+    assert settled_steps([0.01, 0.5, 0.02, 0.0], flow=True) == 1, "and not at the beginning of a run backwards"
     assert settled_steps([0.0], flow=True) == settled_steps([], flow=False) == 0
 
 

@@ -142,19 +142,30 @@ def test_a_multistep_sampler_weighs_what_comes_before_a_long_step_heavily():
     assert multistep[4] == plain[4]
 
 
-@given(st.integers(3, 30), st.booleans())
-def test_repayment_follows_what_an_error_does_to_the_end_of_the_run(steps, stochastic):
+@given(st.integers(3, 30), st.booleans(), st.booleans())
+def test_repayment_follows_what_an_error_does_to_the_end_of_the_run(steps, stochastic, flow):
     """Played through: an error of one in a step's prediction, in the latent before the last step."""
-    sigmas = falling(steps)
+    sigmas = [at / (1 + at) for at in falling(steps)] if flow else falling(steps)
+
+    def kept(at, after):
+        """Of the latent in a step: all of it in an ODE's; an SDE's with `eta` 1 takes `exp(-h)` of that once more."""
+        if not stochastic:
+            return after / at
+        signal_at, signal_after = (1 - at, 1 - after) if flow else (1.0, 1.0)
+        step_in_half_log_snr = math.log(signal_after / after) - math.log(signal_at / at)
+        return after / at * math.exp(-step_in_half_log_snr)
 
     def effect(step):
-        ratios = [(after / at) ** (2 if stochastic else 1) for at, after in pairwise(sigmas)]
-        latent = 0.0
-        for number in range(steps - 1):
-            latent = ratios[number] * latent + (1 - ratios[number]) * (number == step)
-        return latent
+        latent, signal = 0.0, 1.0
+        for number, (at, after) in enumerate(pairwise(sigmas[:-1])):
+            ratio = kept(at, after)
+            # what a prediction adds: the latent that it stands for, less what is kept of the one before
+            now = (1 - after if flow else 1.0), (1 - at if flow else 1.0)
+            latent = ratio * latent + (now[0] - ratio * now[1]) * (number == step)
+            signal = now[0]
+        return latent / signal
 
-    weights = repayment_weights(sigmas, stochastic, multistep=False)
+    weights = repayment_weights(sigmas, stochastic, multistep=False, flow=flow)
     assert weights[-1] is None
     first = effect(0)
     for step in range(1, steps - 1):

@@ -30,8 +30,9 @@ class PlainExecution:
         multiple = getattr(model.model.diffusion_model, "pad_tokens_multiple", None) or 1
         self.filling = -tokens % multiple
         self.tokens = tokens + self.filling
-        # by condition, of every step: half the log-SNR, weight, where tokens were computed, and what stood there then
-        self.past: dict[Any, list[tuple[float, float | None, Tensor, Tensor]]] = {}
+        # by condition, of every step: half the log-SNR, weight, where tokens were computed, where predictions counted,
+        # and what stood there then
+        self.past: dict[Any, list[tuple[float, float | None, Tensor, Tensor, Tensor]]] = {}
         self.known: dict[Any, tuple[list[list[Tensor]], Tensor]] = {}
         # of every attention: keys and values, and the drift of both
         self.kept: list[list[Tensor]] = []
@@ -44,10 +45,11 @@ class PlainExecution:
         waited: Tensor | None = None,
         place: float = 0.0,
         weight: float | None = None,
+        opened: Tensor | None = None,
     ) -> Tensor:
         """The model's answer; with `selected` (`[R, K]`), only those tokens are new, after so many steps (`[R, K]`).
 
-        At half a log-SNR of `place`, in a step of this weight.
+        At half a log-SNR of `place`, in a step of this weight, for tokens that an inpainting mask has `opened`.
         """
         self._number = self._asked = 0
         self._refining = type(self.model.model.diffusion_model).__name__ in FIRST_BLOCK
@@ -71,41 +73,45 @@ class PlainExecution:
             answer: Tensor = self.model.model.apply_model(**{**inputs, "transformer_options": options})
         assert self.output is not None
         if self.holds_clean:
-            where = torch.ones_like(answer[:, :1], dtype=torch.bool) if selected is None else self._on_latent(answer)
-            rows = zip(uuids, answer.chunk(len(uuids)), where.chunk(len(uuids)), strict=True)
+            every = torch.ones_like(answer[:, :1], dtype=torch.bool)
+            where = every if selected is None else self._on_latent(answer, self._fresh)
+            counts = every if opened is None else self._on_latent(answer, opened.repeat(len(uuids), 1))
+            rows = zip(uuids, *(one.chunk(len(uuids)) for one in (answer, where, counts)), strict=True)
             answer = torch.cat([self._settled(one, *row, place, weight) for one, *row in rows])
-        for place, one in enumerate(uuids):
-            pairs = [[rows.chunk(len(uuids))[place] for rows in pair] for pair in self.kept]
-            self.known[one] = (pairs, self.output.chunk(len(uuids))[place])
+        for number, one in enumerate(uuids):
+            pairs = [[rows.chunk(len(uuids))[number] for rows in pair] for pair in self.kept]
+            self.known[one] = (pairs, self.output.chunk(len(uuids))[number])
         return answer
 
-    def _settled(self, one: Any, answer: Tensor, new: Tensor, place: float, weight: float | None) -> Tensor:
+    def _settled(
+        self, one: Any, answer: Tensor, new: Tensor, counted: Tensor, place: float, weight: float | None
+    ) -> Tensor:
         """What a condition's tokens get: those that are new also what they lacked while they were left out."""
         past = self.past.setdefault(one, [])
         before, since, unseen = answer, torch.full(new.shape, place), torch.ones_like(new)
-        for at, _, computed, stood in reversed(past):
+        for at, _, computed, _, stood in reversed(past):
             found = unseen & computed
             before, since = torch.where(found, stood, before), torch.where(found, at, since)
             unseen = unseen & ~computed
         lacked = torch.zeros_like(answer)
-        for at, counts, _, _ in past:
+        for at, worth, _, counts, _ in past:
             share = ((at - since) / (place - since)).clamp(0.0, 1.0) if weight else torch.zeros(new.shape)
-            lacked += share.nan_to_num() * (counts or 0.0) / (weight or 1.0) * (answer - before)
+            lacked += counts * share.nan_to_num() * (worth or 0.0) / (weight or 1.0) * (answer - before)
         most = (answer - before).abs() * MOST_REPAID
         stands = torch.where(new, answer, before)
-        past.append((place, weight, new, stands))
+        past.append((place, weight, new, counted, stands))
         return torch.where(new, answer + lacked.clamp(-most, most), stands)
 
-    def _on_latent(self, latent: Tensor) -> Tensor:
-        """Where on a latent the tokens lie that are new."""
-        assert self._fresh is not None
+    def _on_latent(self, latent: Tensor, marked: Tensor | None) -> Tensor:
+        """Where on a latent the tokens lie that are marked."""
+        assert marked is not None
         inner = self.model.model.diffusion_model
         side = next(getattr(inner, name) for name in ("patch_size", "patch_spatial", "patch") if hasattr(inner, name))
         columns = -(-latent.shape[-1] // side)
         where = torch.zeros(len(latent), *latent.shape[-2:], dtype=torch.bool)
         for row in range(latent.shape[-2]):
             for column in range(latent.shape[-1]):
-                where[:, row, column] = self._fresh[:, row // side * columns + column // side]
+                where[:, row, column] = marked[:, row // side * columns + column // side]
         return where.view(len(latent), *[1] * (latent.ndim - 3), *latent.shape[-2:])
 
     def _override(self, func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
