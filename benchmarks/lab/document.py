@@ -6,8 +6,13 @@ import re
 from pathlib import Path
 
 
-def insert(document: Path, tables: dict[str, str]) -> None:
+def insert(document: Path, tables: dict[str, str], *, shared: bool = False) -> None:
     """Put tables between `<!-- table NAME -->` and `<!-- end -->` of a document.
+
+    Args:
+        document: Markdown.
+        tables: by name.
+        shared: tables of other commands stand in it too, and stay.
 
     Raises:
         ValueError: the document asks for a table that there is not.
@@ -16,6 +21,8 @@ def insert(document: Path, tables: dict[str, str]) -> None:
 
     def fill(found: re.Match[str]) -> str:
         name = found.group(1)
+        if name not in tables and shared:
+            return found.group(0)
         if name not in tables:
             raise ValueError(f"{document.name} asks for a table {name!r}; there are {', '.join(tables)}")
         return f"<!-- table {name} -->\n\n{tables[name]}\n\n<!-- end -->"

@@ -303,6 +303,8 @@ def test_tables_go_between_their_markers_and_unknown_ones_are_refused(tmp_path: 
     assert document.read_text(encoding="utf-8") == "before <!-- table main -->\n\n| newer |\n\n<!-- end --> after"
     with pytest.raises(ValueError, match="'main'"):
         insert(document, {})
+    insert(document, {}, shared=True)
+    assert "| newer |" in document.read_text(encoding="utf-8"), "another command's table stays"
 
 
 def test_saved_tables_are_those_of_the_saved_figures(repository: Path) -> None:

@@ -103,7 +103,10 @@ def test_the_summary_counts_what_the_rows_say():
     assert "further by over 1 dB in 5" in said
     assert "nearer by 12.5 dB in the median over the 10" in said
     assert "nearer by 4.0 dB in the median over the 10" in said
+    assert "nothing but fewer steps" not in said
     assert "No cell" in summary(cells(rows), "choose")
+    without = [one for one in rows if one["method"] != "spectrum" or one["steps"] > 8]
+    assert "In 5 of them nothing but fewer steps stands beside it." in summary(cells(without), "confirm")
     assert table(cells(rows)).count("\n") == 16
 
 

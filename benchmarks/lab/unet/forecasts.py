@@ -106,7 +106,7 @@ def publish(rows: Rows, result: Path = RESULT, document: Path = DOCUMENT) -> str
     found = cells(rows.all())
     told = {"forecasts": table(found), "summary": summary(found, "confirm")}
     if document.exists():
-        insert(document, told)
+        insert(document, told, shared=True)
     return "\n\n".join(told.values())
 
 

@@ -107,6 +107,8 @@ def summary(found: Sequence[Cell], purpose: str) -> str:
         f"Of {len(behind)} cells on captions to {purpose} by, Auto is the nearest or within {NEAR} dB of it in "
         f"{len(near)} ({len(near) / len(behind):.0%})."
     ]
+    if alone := sum(cell.ahead_of([*PEERS, "AT-EDM", "forecasts"]) is None for _, cell in behind):
+        lines[-1] += f" In {alone} of them nothing but fewer steps stands beside it."
     if old := sum(cell.found["auto"].old for _, cell in behind):
         lines[-1] += f" In {old} of them Auto is as it was before ({OLD})."
     missed = sorted((ahead, cell.name, cell) for ahead, cell in behind if ahead < -NEAR)
