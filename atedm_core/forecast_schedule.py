@@ -84,6 +84,7 @@ def repayment_weights(
     models is that of `(1 - sigma) / sigma`. What multistep samplers add is left out. Nothing is repaid in the last
     step, which replaces the latent, nor before a step so much longer that a multistep sampler would throw it about.
     """
+
     def worth(sigma: float) -> float:
         if not stochastic:
             return 1.0 / sigma

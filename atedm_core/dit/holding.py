@@ -41,6 +41,10 @@ class HeldLatent:
         where = torch.full_like(clean[:, :1], place, dtype=torch.float32)
         return HeldLatent(clean.clone(), where, torch.zeros_like(where))
 
+    def fits(self, clean: Tensor) -> bool:
+        """Whether a clean latent is of the same pictures as far as can be seen."""
+        return self.clean.shape == clean.shape and self.clean.device == clean.device
+
     def settle(self, clean: Tensor, computed: Tensor | None, place: float, weight: float | None) -> Tensor:
         """The clean latent to go on with after a step, `[R, C, ..., H, W]`, and the step taken in.
 

@@ -23,6 +23,7 @@ FEWEST_TO_PRUNE = 8
 """Steps of a run: with fewer there is no time for turns, and nothing was measured."""
 
 _RATIOS = tuple(hundredth / 100 for hundredth in range(10, 101))
+"""A tenth of the tokens between whole steps was nearer than fewer steps on both models; less was not measured."""
 _LEAST_WITHOUT_REFRESHES = 0.2
 _ROUNDING = 1e-9
 
@@ -48,6 +49,8 @@ def spend_on_transformer(
     speed_up: float, steps: int, least_real: int, cost_of: Callable[[float], float], *, settled: int = 0
 ) -> TransformerSpending:
     """What came nearest to the full run at a wanted speed-up; as fast as is worth it if less.
+
+    Forecasts alone come in whole evaluations: the largest number that the budget pays for.
 
     Args:
         speed_up: how many times fewer FLOPs, 1 or more.

@@ -195,6 +195,8 @@ def _call(
         return TransformerCall(None, run.layout, why_full=why_full, ran=compiled(family, model, options))
     expected = run.attentions
     selected = run.selected()
+    # asked for before anything is joined: what cannot be joined is dropped
+    held = run.cache.held_of(uuids)
     memory = None if selected is None else run.cache.of(uuids)
     if selected is not None and memory is not None and memory.whole(expected):
         waited = run.evaluation.waited
@@ -204,12 +206,11 @@ def _call(
             selected.repeat(len(uuids), 1),
             waited=None if waited is None else waited.repeat(len(uuids), 1),
         )
-    held = run.cache.held_of(uuids)
     run.cache.drop(uuids)
     steps, step, schedule = run.steps, run.step, run.method.schedule
     return TransformerCall(
         # what was left out before is made up for in a full step too
-        CallMemory(held=held),
+        CallMemory(earlier=held),
         run.layout,
         why_full=run.evaluation.why_full or "nothing was kept of these conditions yet",
         record_attention=schedule.full_before_pruned(step, steps) or not schedule.is_full(step, steps),

@@ -86,11 +86,13 @@ class CallMemory:
         output: `[R, ..., D]`, the last output of every token before it is put back on the grid, in the places that the
             model gives them: N, or rows and columns; `None` until recorded.
         held: the clean latent that stands for tokens that are left out; `None` where their output does.
+        earlier: by condition, what was held before a call of all tokens, until that has ended.
     """
 
     attentions: list[AttentionMemory] = field(default_factory=list)
     output: Tensor | None = None
     held: HeldLatent | None = None
+    earlier: list[HeldLatent | None] = field(default_factory=list)
 
     def whole(self, attentions: int) -> bool:
         """Whether it is enough to run a model of so many attentions on selected tokens."""
@@ -150,15 +152,13 @@ class KVCache:
                 self._calls[conditions] = joined
         return self._calls.get(conditions)
 
-    def held_of(self, conditions: Conditions) -> HeldLatent | None:
-        """What stands for left-out tokens of these, without moving any keys and values; `None` if one has nothing."""
+    def held_of(self, conditions: Conditions) -> list[HeldLatent | None]:
+        """What stands for left-out tokens of each of these, without moving any keys and values."""
         rows: dict[Hashable, HeldLatent] = {}
         for known, memory in self._calls.items():
             if memory.held is not None and not {*known}.isdisjoint(conditions):
                 rows |= zip(known, memory.held.split(len(known)), strict=True)
-        if any(one not in rows for one in conditions):
-            return None
-        return HeldLatent.join([rows[one] for one in conditions])
+        return [rows.get(one) for one in conditions]
 
     def put(self, conditions: Conditions, memory: CallMemory) -> None:
         """Keep this, of conditions of which nothing is kept."""

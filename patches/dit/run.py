@@ -202,9 +202,10 @@ class CATRun:
         if memory is None or not call.ran or not self.holds_clean:
             return clean
         place = half_log_snr(self.evaluation.sigma, self.flow)
-        if memory.held is None or memory.held.clean.shape != clean.shape:
-            memory.held = HeldLatent.of(clean, place)
-            return clean
+        if memory.held is None:
+            parts = zip(memory.earlier, clean.chunk(max(1, len(memory.earlier))), strict=False)
+            known = [one if one is not None and one.fits(part) else HeldLatent.of(part, place) for one, part in parts]
+            memory.held, memory.earlier = HeldLatent.join(known) if known else HeldLatent.of(clean, place), []
         computed = None
         if call.selected is not None:
             computed = on_latent(marked(call.selected, self.tokens), self.grid, self.patch, clean)

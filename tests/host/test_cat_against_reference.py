@@ -71,7 +71,18 @@ def tokens_of(kind: str, width: int = SIZE, height: int = SIZE) -> int:
 
 
 EVERY = list(TRANSFORMERS)
-SAMPLERS = ["heun", "dpm_2", "dpmpp_2m", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_3m_sde", "sa_solver_pece", "lcm"]
+SAMPLERS = [
+    "heun",
+    "dpm_2",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "euler_ancestral",
+    "dpmpp_2s_ancestral",
+    "dpmpp_sde",
+    "dpmpp_3m_sde",
+    "sa_solver_pece",
+    "lcm",
+]
 
 
 @pytest.mark.parametrize("choose_by", ["expected error", "published"])
