@@ -45,7 +45,8 @@ def test_a_budget_saves_what_was_asked_for_and_not_a_token_more(saving, edge, po
     assert budget.saving >= saving
     if budget.schedule.prune_ratio > 1e-3:
         less = replace(budget.schedule, prune_ratio=budget.schedule.prune_ratio - 1e-3)
-        assert budget_of(sdxl(), latent, less, PruneSettings(prune_from=point)).flops >= budget.flops
+        # a block's first dropped token costs the whole choosing of it at once
+        assert budget_of(sdxl(), latent, less, PruneSettings(prune_from=point)).flops >= budget.flops * (1 - 1e-3)
     smaller = replace(budget.schedule, prune_ratio=max(0.0, budget.schedule.prune_ratio - 1e-9))
     if budget.schedule.prune_ratio > 0:
         flops = budget_of(sdxl(), latent, smaller, PruneSettings(prune_from=point)).flops
