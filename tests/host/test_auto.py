@@ -104,6 +104,26 @@ def test_tokens_alone_are_pruned_where_a_sampler_adds_noise(
     assert reached(said(caplog)) == pytest.approx(1.6, rel=0.06)
 
 
+def test_while_sampling_it_says_that_tokens_of_a_transformer_are_pruned(host: InProcessHost) -> None:
+    module = host.module("patches.steps.auto")
+    runs: list[Any] = []
+    told: list[str] = []
+    begun = module._begin
+
+    def note(args: dict[str, Any]) -> torch.Tensor:
+        told.append(runs[-1].doing())
+        denoised: torch.Tensor = args["denoised"]
+        return denoised
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_begin", lambda *given: runs.append(begun(*given)) or runs[-1])
+        model = auto(host, sample_transformers.shared("sd3"), 1.6)
+        model.set_model_sampler_post_cfg_function(note)
+        sample_transformers.sample(model, "sd3", steps=8, width=272, height=272)
+    assert told[0] == "full"
+    assert "pruned" in told
+
+
 def test_it_replaces_what_is_on_the_model_and_itself(host: InProcessHost) -> None:
     model = shared_model("sdxl")
     plain = sample(auto(host, model, 1.4), steps=4)
