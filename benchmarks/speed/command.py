@@ -11,6 +11,7 @@ import torch
 
 from .. import host
 from ..measure import RESULTS, SCRATCH, machine, pick_device
+from ..pack.atedm_core.unet.schedule import DEFAULT_RATIO
 from .contenders import default_ranking
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -21,8 +22,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     made.add_argument("--model", choices=["sdxl", "sd15"], default="sdxl")
     made.add_argument("--dtype", choices=DTYPES, default="bfloat16")
-    made.add_argument("--cfg", type=float, default=1.0, help="1 runs one condition, more runs two")
-    made.add_argument("--ratio", type=float, default=0.63, help="share of tokens dropped, in all blocks at all steps")
+    made.add_argument("--cfg", type=float, default=4.0, help="1 runs one condition, more runs two")
+    made.add_argument("--ratio", type=float, default=DEFAULT_RATIO, help="prune_ratio of AT-EDM Apply")
     made.add_argument("--threads", type=int, help="of the CPU; default all")
     made.add_argument("--device", help="default: the accelerator if there is one")
     made.add_argument("--tiny", action="store_true", help="a tiny model and small pictures: shows that it runs")

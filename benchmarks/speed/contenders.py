@@ -1,19 +1,18 @@
-"""What is measured side by side: the unpruned model, AT-EDM at its three pruning points, peers, and both stacked."""
+"""What is measured side by side: the unpruned model, AT-EDM at all pruning points, peers, and both stacked."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..pack.atedm_core.unet.flops import unet_flops
+from ..pack.atedm_core.unet.budget import budget_of
 from ..pack.atedm_core.unet.ranking import RankTokens, rank_tokens
 from ..pack.atedm_core.unet.schedule import DSAPSchedule
-from ..pack.atedm_core.unet.settings import PrunePoint, PruneSettings
+from ..pack.atedm_core.unet.settings import DEFAULT_SETTINGS, PRUNE_POINTS, PrunePoint, PruneSettings
 from ..peers import PEERS
 
 UNPRUNED = "unpruned"
-POINTS = ("after first layer", "inside first layer", "block start")
-STACKED_POINT = "inside first layer"
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Contender:
 
     name: str
     model: Any
-    point: str | None = None
+    point: PrunePoint | None = None
     alone: bool = True
 
 
@@ -38,8 +37,8 @@ def unpruned(model: Any) -> Contender:
     return Contender(UNPRUNED, model)
 
 
-def pruned(model: Any, ratio: float, points: list[str]) -> list[Contender]:
-    """AT-EDM at each of the points."""
+def pruned(model: Any, ratio: float, points: Sequence[PrunePoint] = PRUNE_POINTS) -> list[Contender]:
+    """AT-EDM at each of the points, of which the first is the default."""
     return [Contender(f"AT-EDM, {point}", apply(model, ratio, point), point) for point in points]
 
 
@@ -50,19 +49,19 @@ def peers(model: Any) -> list[Contender]:
 
 def stacked(model: Any, ratio: float) -> list[Contender]:
     """Each peer with AT-EDM, put on before it as a user would put the node after the loader."""
-    under = apply(model, ratio, STACKED_POINT)
-    return [Contender(f"AT-EDM + {name}", make(under), STACKED_POINT, alone=False) for name, make in PEERS.items()]
+    point = DEFAULT_SETTINGS.prune_from
+    under = apply(model, ratio, point)
+    return [Contender(f"AT-EDM + {name}", make(under), point, alone=False) for name, make in PEERS.items()]
 
 
 def apply(model: Any, ratio: float, point: PrunePoint, rank: RankTokens = rank_tokens) -> Any:
-    """AT-EDM with its default settings at one pruning point, all blocks pruned from the first step on.
+    """AT-EDM as the node does it when nothing but the ratio and the pruning point is set.
 
     `rank` is what ranks where attention ranks, for a watch around it.
     """
     from ..pack.patches.unet.apply import apply_atedm
 
-    schedule = DSAPSchedule(prune_ratio=ratio, early_percent=0.0)
-    return apply_atedm(model, schedule, PruneSettings(prune_from=point), rank=rank)
+    return apply_atedm(model, DSAPSchedule(prune_ratio=ratio), PruneSettings(prune_from=point), rank=rank)
 
 
 def default_ranking() -> str:
@@ -70,10 +69,10 @@ def default_ranking() -> str:
     return PruneSettings().ranking
 
 
-def ideal_speed_up(model: Any, size: tuple[int, int], ratio: float, point: str) -> float:
-    """FLOPs of the whole model over those left; `size` is (width, height) in pixels."""
+def ideal_speed_up(model: Any, size: tuple[int, int], ratio: float, point: PrunePoint) -> float:
+    """FLOPs of the whole model over those that `apply` leaves; `size` is (width, height) in pixels."""
     from ..pack.patches.unet.structure import describe_unet, supported_unet
 
     unet = describe_unet(supported_unet(model))
     latent = (size[1] // 8, size[0] // 8)
-    return unet_flops(unet, latent) / unet_flops(unet, latent, ratio, point=point)
+    return budget_of(unet, latent, DSAPSchedule(prune_ratio=ratio), PruneSettings(prune_from=point)).speed_up

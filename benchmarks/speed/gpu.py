@@ -5,7 +5,7 @@
 SDXL and SD 1.5 with random weights: AT-EDM at its three pruning points, peers and both stacked at 1024 px with
 guidance, the pruning points at 2048 px and at batch 4, peak memory of all of these, the share that pruning itself
 takes, ranking with and without the map. Parts run in the order of their weight, and none begins after `--seconds`; one
-that fails is named and the next one runs. Results are written part by part; the table of wanted and measured is last.
+that fails is named and the next one runs. Results are written part by part; the table of all speed-ups is last.
 """
 
 from __future__ import annotations
@@ -21,21 +21,19 @@ import torch
 
 from .. import host
 from ..measure import save
+from ..pack.atedm_core.unet.settings import PRUNE_POINTS
 from ..printing import show, times
 from . import command, overhead, ranking, speed
-from .contenders import POINTS, peers, pruned, stacked, unpruned
+from .contenders import peers, pruned, stacked, unpruned
 
-WANTED = {(1024, 1): (1.55, 1.70, 1.85), (2048, 1): (1.65, 1.78, 2.2)}
-"""Speed-ups aimed at by (size, batch), in the order of `POINTS`."""
 SECONDS = 440
-CFG = 4.0
 
 
 def speed_part(options: argparse.Namespace, size: int, batch: int, family: str, beside: bool) -> dict[str, Any]:
     """One comparison of `speed`, on a model of its own."""
     device = command.pick_device(options.device)
     model = host.random_model(family, getattr(torch, options.dtype), options.tiny)
-    contenders = [unpruned(model), *pruned(model, options.ratio, list(POINTS))]
+    contenders = [unpruned(model), *pruned(model, options.ratio)]
     if beside:
         contenders += [*peers(model), *stacked(model, options.ratio)]
     asked = copy.copy(options)
@@ -47,7 +45,7 @@ def overhead_part(options: argparse.Namespace, size: int) -> dict[str, Any]:
     """The share of a step that pruning itself takes."""
     device = command.pick_device(options.device)
     model = host.random_model("sdxl", getattr(torch, options.dtype), options.tiny)
-    return {"rows": [overhead.measure(model, point, size, options, device) for point in POINTS]}
+    return {"rows": [overhead.measure(model, point, size, options, device) for point in PRUNE_POINTS]}
 
 
 def ranking_part(options: argparse.Namespace) -> dict[str, Any]:
@@ -73,28 +71,23 @@ def parts(options: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]
 
 
 def summary(found: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Rows of the last table: every speed-up measured, what FLOPs allow, and what was aimed at."""
+    """Rows of the last table: every speed-up measured, and what FLOPs allow."""
     rows = []
     for result in found.values():
         for row in result.get("rows", []):
             if "contender" not in row:
                 continue
-            wanted = dict(zip(POINTS, WANTED.get((row["size"], result["batch"]), ()), strict=False))
-            point = row["contender"].removeprefix("AT-EDM, ")
-            goal = wanted.get(point) if result["model"] == "sdxl" else None
             size = f"{result['model']} {row['size']} px x {result['batch']}"
             peak = f"{row['peak_mib']:.0f}" if row["peak_mib"] else ""
-            ideal = times(row["ideal"])
-            rows.append(
-                [size, row["contender"], f"{row['seconds']:.3f}", times(row["speed_up"]), ideal, times(goal), peak]
-            )
+            seconds, speed_up, ideal = f"{row['seconds']:.3f}", times(row["speed_up"]), times(row["ideal"])
+            rows.append([size, row["contender"], seconds, speed_up, ideal, peak])
     return rows
 
 
 def main() -> None:
     """Run the parts, save each, print the table last."""
     parser = command.parser(__doc__)
-    parser.set_defaults(cfg=CFG, dtype="float16")
+    parser.set_defaults(dtype="float16")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="no part begins after this many")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=speed.STEPS, help="of a run; the first is not timed")
@@ -123,7 +116,7 @@ def main() -> None:
         if name.startswith("overhead"):
             cells = [[row["point"], f"{row['share']:.1%}"] for row in result["rows"]]
             show("Share of a pruned step that pruning itself takes", ["tokens dropped", "share"], cells, {})
-    columns = ["", "", "s/step", "speed-up", "FLOPs allow", "aimed at", "peak MiB"]
+    columns = ["", "", "s/step", "speed-up", "FLOPs allow", "peak MiB"]
     show("Seconds per step beside the unpruned model", columns, summary(found), where)
 
 

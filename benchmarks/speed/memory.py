@@ -15,9 +15,10 @@ import torch
 
 from .. import host
 from ..measure import peak_tensor_bytes, save
+from ..pack.atedm_core.unet.settings import PRUNE_POINTS
 from ..printing import show
 from . import command
-from .contenders import POINTS, pruned, unpruned
+from .contenders import pruned, unpruned
 from .plots import bars
 
 MIB = 1 << 20
@@ -46,7 +47,7 @@ def main() -> None:
     """Parse, measure, print, save."""
     parser = command.parser(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", help="edges in pixels; default 1024, and 2048 on a GPU")
-    parser.add_argument("--points", nargs="*", choices=POINTS, default=list(POINTS))
+    parser.add_argument("--points", nargs="*", choices=PRUNE_POINTS, default=list(PRUNE_POINTS))
     options = parser.parse_args()
     device, model = command.prepare(options)
     on_gpu = device.type == "cuda"

@@ -24,9 +24,10 @@ from .. import host
 from ..measure import save
 from ..pack.atedm_core.tokens import TokenSubset
 from ..pack.atedm_core.unet.ranking import RankTokens, rank_tokens
+from ..pack.atedm_core.unet.settings import PRUNE_POINTS
 from ..printing import show
 from . import command
-from .contenders import POINTS, apply
+from .contenders import apply
 
 PARTS = {
     "rank_states": "rank",
@@ -152,7 +153,7 @@ def main() -> None:
     """Parse, measure, print, save."""
     parser = command.parser(__doc__)
     parser.add_argument("--size", type=int, help="edge in pixels; default 512, or 1024 on a GPU")
-    parser.add_argument("--points", nargs="+", choices=POINTS, default=list(POINTS))
+    parser.add_argument("--points", nargs="+", choices=PRUNE_POINTS, default=list(PRUNE_POINTS))
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     device, model = command.prepare(options)

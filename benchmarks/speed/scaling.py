@@ -1,6 +1,6 @@
 """How the speed-up grows with the picture's size and with the prune ratio, against what FLOPs allow.
 
-    python dev.py bench scaling [--model sdxl] [--sizes 256 512 768 1024] [--ratios 0.2 0.4 0.63 0.8]
+    python dev.py bench scaling [--model sdxl] [--sizes 256 512 768 1024] [--ratios 0.25 0.4 0.66 0.8]
 
 Two sweeps: sizes at one ratio, and ratios at one size. As in `speed`, contenders take turns in one process.
 """
@@ -14,14 +14,15 @@ from typing import Any
 import torch
 
 from ..measure import save
+from ..pack.atedm_core.unet.settings import PRUNE_POINTS
 from ..printing import show, times
 from . import command
-from .contenders import POINTS, pruned, unpruned
+from .contenders import pruned, unpruned
 from .plots import lines
 from .speed import measure
 
 CPU_SIZES, GPU_SIZES, TINY_SIZES = [256, 512, 768, 1024], [512, 768, 1024, 1536, 2048], [64, 128]
-RATIOS, TINY_RATIOS = [0.2, 0.4, 0.63, 0.8], [0.63, 0.8]
+RATIOS, TINY_RATIOS = [0.25, 0.4, 0.66, 0.8], [0.63, 0.8]
 
 
 def sweep(model: Any, sizes: list[int], ratios: list[float], options: argparse.Namespace, device: torch.device) -> list:
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", help="edges in pixels of the first sweep")
     parser.add_argument("--ratios", type=float, nargs="+", help="of the second sweep")
     parser.add_argument("--size", type=int, help="of the second sweep; default 512, or 1024 on a GPU")
-    parser.add_argument("--points", nargs="+", choices=POINTS, default=list(POINTS))
+    parser.add_argument("--points", nargs="+", choices=PRUNE_POINTS, default=list(PRUNE_POINTS))
     parser.add_argument("--batch", type=int, default=1, help="pictures at once")
     parser.add_argument("--steps", type=int, default=4, help="of a run; the first is not timed")
     parser.add_argument("--rounds", type=int, default=3)

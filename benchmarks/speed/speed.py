@@ -20,9 +20,10 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemaining
 
 from .. import host
 from ..measure import save
+from ..pack.atedm_core.unet.settings import PRUNE_POINTS
 from ..printing import show, times
 from . import command
-from .contenders import POINTS, UNPRUNED, Contender, ideal_speed_up, peers, pruned, stacked, unpruned
+from .contenders import UNPRUNED, Contender, ideal_speed_up, peers, pruned, stacked, unpruned
 from .plots import bars
 
 STEPS = 9
@@ -110,7 +111,7 @@ def main() -> None:
     """Parse, measure, print, save."""
     parser = command.parser(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", help="edges in pixels; default 512, or 1024 and 2048 on a GPU")
-    parser.add_argument("--points", nargs="*", choices=POINTS, default=list(POINTS))
+    parser.add_argument("--points", nargs="*", choices=PRUNE_POINTS, default=list(PRUNE_POINTS))
     parser.add_argument("--beside", nargs="*", choices=["peers", "stacked"], default=["peers", "stacked"])
     parser.add_argument("--batch", type=int, default=1, help="pictures at once")
     parser.add_argument("--steps", type=int, default=STEPS, help="of a run; the first is not timed")
