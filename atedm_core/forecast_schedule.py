@@ -74,15 +74,35 @@ def levels_of_dpm_fast(sigmas: Sequence[float]) -> list[float]:
     return [*(sigmas[0] * math.exp(place) for place in places), end]
 
 
-def repayment_weights(
-    sigmas: Sequence[float], stochastic: bool, multistep: bool, flow: bool = False
-) -> list[float | None]:
-    """Of each step's prediction in the result of the run, up to a factor; `None` where a forecast cannot be repaid.
+@dataclass(frozen=True)
+class StepShare:
+    """What the prediction of one step is to the result of a run.
+
+    Attributes:
+        weight: how much it counts, up to a factor common to all steps; below 0 where a multistep sampler takes back
+            more of it in the step after than it added in its own.
+        repays: whether errors of the steps before can be taken back through it.
+    """
+
+    weight: float
+    repays: bool
+
+
+UNKNOWN_SHARE = StepShare(0.0, False)
+_LEAST_REPAYING = 0.25
+"""Of the weight that a step would have without those around it: what is repaid through less is thrown about."""
+
+
+def step_shares(
+    sigmas: Sequence[float], stochastic: bool, multistep: bool = False, flow: bool = False
+) -> list[StepShare]:
+    """What each step's prediction is to the result of the run.
 
     To first order a step multiplies the latent's noise by `next / sigma`, so predictions weigh as the differences of
     `sigma ** -1`; if it adds noise of its own, as the differences of the square of signal over noise, which for flow
-    models is that of `(1 - sigma) / sigma`. What multistep samplers add is left out. Nothing is repaid in the last
-    step, which replaces the latent, nor before a step so much longer that a multistep sampler would throw it about.
+    models is that of `(1 - sigma) / sigma`. A multistep sampler goes on along the line through the last two
+    predictions, half a step far (DPM-Solver++(2M), arXiv 2211.01095, algorithm 2): so each counts for more in its own
+    step, and is taken back in part in the next. Nothing is repaid in the last step, which replaces the latent.
     """
 
     def worth(sigma: float) -> float:
@@ -90,22 +110,29 @@ def repayment_weights(
             return 1.0 / sigma
         return ((1.0 - sigma if flow else 1.0) / sigma) ** 2
 
-    widths = _log_widths(sigmas)
-    weights: list[float | None] = []
-    for step, (sigma, after) in enumerate(pairwise(sigmas)):
-        if widths[step] is None or after >= sigma:
-            weights.append(None)
-            continue
-        weights.append(worth(after) - worth(sigma))
-        following = widths[step + 1] if step + 1 < len(widths) else None
-        width = widths[step]
-        if multistep and following is not None and width is not None and following > 1.25 * width:
-            weights[-1] = None
-    return weights
+    widths = _log_widths(sigmas, stochastic and flow)
+    plain = [
+        worth(after) - worth(sigma) if width is not None and after < sigma else 0.0
+        for (sigma, after), width in zip(pairwise(sigmas), widths, strict=True)
+    ]
+    weights = list(plain)
+    for step, (before, width) in enumerate(pairwise(widths), start=1):
+        if multistep and before is not None and width is not None and before > 0:
+            extra = plain[step] * width / (2 * before)
+            weights[step] += extra
+            weights[step - 1] -= extra
+    return [
+        StepShare(weight, alone > 0.0 and weight >= _LEAST_REPAYING * alone)
+        for weight, alone in zip(weights, plain, strict=True)
+    ]
 
 
-def _log_widths(sigmas: Sequence[float]) -> list[float | None]:
-    return [math.log(sigma / after) if sigma > 0 and after > 0 else None for sigma, after in pairwise(sigmas)]
+def _log_widths(sigmas: Sequence[float], flow: bool = False) -> list[float | None]:
+    """Of each step in half the log-SNR; `None` for those that end without noise."""
+    return [
+        half_log_snr(after, flow) - half_log_snr(sigma, flow) if sigma > 0 and after > 0 else None
+        for sigma, after in pairwise(sigmas)
+    ]
 
 
 @dataclass

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..forecast_schedule import StepShare
+
 MOST_REPAID = 1.0
 """In lengths of the way from the old prediction to the new one: a token that waited long is not thrown about."""
 _SAME_PLACE = 1e-4
@@ -45,26 +47,25 @@ class HeldLatent:
         """Whether a clean latent is of the same pictures as far as can be seen."""
         return self.clean.shape == clean.shape and self.clean.device == clean.device
 
-    def settle(self, clean: Tensor, computed: Tensor | None, place: float, weight: float | None) -> Tensor:
+    def settle(self, clean: Tensor, computed: Tensor | None, place: float, step: StepShare) -> Tensor:
         """The clean latent to go on with after a step, `[R, C, ..., H, W]`, and the step taken in.
 
         Args:
             clean: as predicted; what it says of tokens that were left out is not looked at.
             computed: a bool map of the tokens that were computed; `None` for all.
             place: half the log-SNR.
-            weight: of the step's prediction in the result of the run (`forecast_schedule.repayment_weights`); `None`
-                where nothing can be repaid in it.
+            step: what its prediction is to the result of the run.
         """
         computed = torch.ones_like(self.place, dtype=torch.bool) if computed is None else computed
         way = place - self.place
         given = torch.where(computed, clean, self.clean)
-        if weight is not None:
-            share = (self.owed / (weight * way)).clamp(0.0, MOST_REPAID)
+        if step.repays:
+            share = (self.owed / (step.weight * way)).clamp(-MOST_REPAID, MOST_REPAID)
             share = torch.where(computed & (way > _SAME_PLACE), share, 0.0)
             given = given + share.to(clean.dtype) * (given - self.clean)
         self.clean = torch.where(computed, clean, self.clean)
         self.place = torch.where(computed, place, self.place)
-        self.owed = torch.where(computed, 0.0, self.owed + (weight or 0.0) * way)
+        self.owed = torch.where(computed, 0.0, self.owed + step.weight * way)
         return given
 
     def forgive(self, counts: Tensor) -> None:

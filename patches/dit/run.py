@@ -17,7 +17,7 @@ from ...atedm_core.dit.holding import HeldLatent
 from ...atedm_core.dit.schedule import CATSchedule, step_at
 from ...atedm_core.dit.selection import CATSelection
 from ...atedm_core.forecast import half_log_snr
-from ...atedm_core.forecast_schedule import repayment_weights
+from ...atedm_core.forecast_schedule import UNKNOWN_SHARE, step_shares
 from ..host.kept_counts import KeptCounts
 from ..host.step_watch import Doing
 from ..steps.samplers import SamplerKind
@@ -117,8 +117,8 @@ class CATRun:
     def __post_init__(self) -> None:
         self.tally = CATTally(self.structure, self.tokens)
         self._selector = self.method.select(self.method.selection, self.grid)
-        weights = repayment_weights(self.sigmas, self.sampler.stochastic, self.sampler.multistep, self.flow)
-        self._weights = weights if self.sampler.repays else [None] * self.steps
+        shares = step_shares(self.sigmas, self.sampler.stochastic, self.sampler.multistep, self.flow)
+        self._shares = shares if self.sampler.repays else [UNKNOWN_SHARE] * self.steps
 
     @property
     def steps(self) -> int:
@@ -209,7 +209,7 @@ class CATRun:
         computed = None
         if call.selected is not None:
             computed = on_latent(marked(call.selected, self.tokens), self.grid, self.patch, clean)
-        given = memory.held.settle(clean, computed, place, self._weights[self.step])
+        given = memory.held.settle(clean, computed, place, self._shares[self.step])
         if self._token_mask is not None:
             # outside of the inpainting mask the sampler puts its own latent: what was predicted there is never used
             rows = (self._token_mask > 0).repeat(clean.shape[0] // self._token_mask.shape[0], 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...atedm_core.forecast import PredictionHistory
 from ...atedm_core.forecast_plan import BudgetController, ForecastSettings
-from ...atedm_core.forecast_schedule import EvaluationSchedule, repayment_weights
+from ...atedm_core.forecast_schedule import UNKNOWN_SHARE, EvaluationSchedule, StepShare, step_shares
 from ..host.step_watch import Doing
 from .samplers import SamplerKind
 
@@ -63,7 +63,7 @@ class ForecastRun:
     _history: PredictionHistory = field(default_factory=PredictionHistory)
     _told: int = 0
     # of the forecasts since the last real evaluation: the step's weight, and the distance bridged
-    _owed: list[tuple[float | None, float]] = field(default_factory=list)
+    _owed: list[tuple[float, float]] = field(default_factory=list)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ForecastRun:
         """Itself: nodes that copy the options deeply for a model call of their own are still in this run."""
@@ -71,9 +71,7 @@ class ForecastRun:
 
     def __post_init__(self) -> None:
         self.controller = BudgetController(self.method.settings)
-        self._repayment = repayment_weights(
-            self.schedule.sigmas, self.kind.stochastic, self.kind.multistep, self.schedule.flow
-        )
+        self._shares = step_shares(self.schedule.sigmas, self.kind.stochastic, self.kind.multistep, self.schedule.flow)
 
     def answer(self, x: Tensor, sigma: float, evaluate: Callable[[], Tensor]) -> Tensor:
         """The prediction for a latent `[B, ...]` at a noise level: the model's or a forecast."""
@@ -86,7 +84,7 @@ class ForecastRun:
         expected = self.controller.predicted(place)
         self.evaluations.append(EvaluationRecord(self.schedule.step, sigma, real, expected))
         if not real:
-            self._owed.append((self._weight(), place - self._history.place))
+            self._owed.append((self._share().weight, place - self._history.place))
             self.controller.skip(coming[0])
             return self._history.forecast(place)
         truth = evaluate()
@@ -118,15 +116,15 @@ class ForecastRun:
         self.reset()
         self.controller.forget()
 
-    def _weight(self) -> float | None:
+    def _share(self) -> StepShare:
         if not self.kind.repays or self.schedule.calls_per_step > 1:
-            return None
-        return self._repayment[self.schedule.step]
+            return UNKNOWN_SHARE
+        return self._shares[self.schedule.step]
 
     def _repaid(self, truth: Tensor, place: float) -> Tensor:
-        own, owed = self._weight(), self._owed
+        own, owed = self._share(), self._owed
         self._owed = []
-        if not owed or own is None or abs(place - self._history.place) < 1e-4:
+        if not owed or not own.repays or abs(place - self._history.place) < 1e-4:
             return truth
-        total = sum(weight / own * distance for weight, distance in owed if weight is not None)
+        total = sum(weight * distance for weight, distance in owed) / own.weight
         return truth - self._history.repayment(total, place, truth)
