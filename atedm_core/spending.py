@@ -2,8 +2,8 @@
 
 Both err by an amount that was measured beforehand, as a distance in dB from the full run's latent. The two errors are
 of different origin, so their squares add; the cheapest sum that fits the budget wins. What was measured is the error
-of forecasts over the share of real evaluations, by sampler and number of steps, and the error of token pruning over its
-ratio, which hardly depends on either (`docs/forecasts.md`).
+of token pruning over its ratio, which hardly depends on sampler, steps or schedule, and that of forecasts over what the
+plan for them says: where a schedule puts its steps matters as much as how many there are (`docs/forecasts.md`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from .forecast_plan import planned_nearness
+from .forecast_schedule import Evaluation
 
 SamplerGroup = Literal["one step", "multistep", "stochastic"]
 """ODE samplers that go by the last prediction alone, those that keep earlier ones, and those that add noise."""
@@ -29,35 +32,22 @@ PRUNING_ERROR: dict[float, float] = {
     0.9: 35.0,
 }
 """dB from the full run, by prune ratio, in all steps alike: between what 8 and 20 steps give on photographs."""
-SHARES = (0.4, 0.5, 0.6, 0.7, 0.8)
-FORECAST_ERROR: dict[SamplerGroup, dict[int, tuple[float, ...]]] = {
-    "one step": {
-        8: (12.0, 18.9, 26.5, 33.7, 40.5),
-        12: (18.0, 26.0, 34.5, 41.0, 47.0),
-        20: (31.7, 37.5, 46.7, 52.5, 57.0),
-        50: (51.3, 56.3, 61.4, 68.5, 74.0),
-    },
-    "multistep": {
-        8: (10.0, 15.7, 20.4, 27.2, 34.5),
-        12: (16.0, 22.5, 28.5, 35.5, 42.0),
-        20: (26.7, 33.1, 40.9, 48.0, 53.5),
-        50: (48.0, 54.5, 58.5, 64.5, 70.0),
-    },
-    "stochastic": {
-        8: (8.0, 9.5, 12.5, 15.5, 20.0),
-        12: (10.5, 13.0, 16.5, 20.0, 25.0),
-        20: (16.3, 19.3, 22.9, 27.0, 32.0),
-        50: (29.5, 35.5, 41.0, 46.0, 50.0),
-    },
+FORECAST_ERROR: dict[SamplerGroup, tuple[tuple[float, float], ...]] = {
+    "one step": (
+        *((-20.0, 12.0), (-7.0, 20.0), (3.0, 27.5), (8.0, 33.0), (12.0, 41.0), (18.0, 48.5)),
+        *((26.0, 59.0), (31.0, 64.0), (38.0, 75.5)),
+    ),
+    "multistep": ((-18.0, 15.5), (-4.0, 22.0), (0.0, 28.0), (3.0, 33.0), (7.0, 38.5), (15.0, 50.0), (32.0, 74.0)),
+    "stochastic": ((-9.0, 14.5), (-2.0, 17.0), (0.5, 21.0), (4.0, 26.0), (7.0, 31.5), (11.5, 37.5), (20.0, 51.0)),
 }
-"""dB from the full run where nothing is pruned, by steps of the run and share of real evaluations (`SHARES`).
+"""dB from the full run where nothing is pruned, by `forecast_plan.planned_nearness`: pairs of that and of this.
 
-The photographs' model, 4 captions: euler at 8, 20 and 50 steps, dpmpp_2m at 8 and 20, dpmpp_2m_sde at 20. Whole
-evaluations reach only some of the shares, which are read off the line through those next to them. All at 12 steps is
-read off between 8 and 20; what else was not measured there is what the demo model gave, less the 8 to 9 dB by which it
-is nearer in everything.
+The photographs' model, 4 captions, 80 to 40 % of the evaluations real: euler and dpmpp_2m at 20 steps of normal, beta,
+sgm_uniform, and karras and exponential over SDXL's noise levels, normal and karras at 8, 30 and 50 steps as well;
+dpmpp_2m_sde and euler_ancestral at 8, 20 and 30 steps of normal, karras and exponential. The lines pass between what
+was measured, which is within 6 dB of them, and within 2 to 3 in the mean.
 """
-
+SHARES = (0.4, 0.5, 0.6, 0.7, 0.8)
 FEWER_STEPS_ERROR: dict[SamplerGroup, dict[int, tuple[float, ...]]] = {
     "one step": {
         8: (19.7, 22.5, 25.4, 28.6, 32.5),
@@ -78,8 +68,23 @@ FEWER_STEPS_ERROR: dict[SamplerGroup, dict[int, tuple[float, ...]]] = {
         50: (18.0, 19.5, 21.5, 23.0, 25.5),
     },
 }
-"""The same for a run of so many fewer steps: what nothing that is done here may be further from the full run than."""
+"""dB from the full run of a run of so many fewer steps on the schedule `normal`, by steps of the full run and `SHARES`.
 
+What nothing that is done here may be further from the full run than. Read off as what was measured of forecasts at 8,
+20 and 50 steps.
+"""
+USUAL_SHARE = 0.6
+USUAL_PLAN: dict[bool, dict[int, float]] = {
+    False: {8: 3.3, 12: 7.5, 20: 15.0, 30: 21.2, 50: 28.1},
+    True: {8: -4.1, 12: 0.1, 20: 8.6, 30: 14.8, 50: 21.9},
+}
+"""`planned_nearness` at `USUAL_SHARE` on `normal`, by whether a sampler keeps earlier predictions, and steps.
+
+What a schedule is harder by for forecasts, fewer steps are further by on it, or by less.
+"""
+
+_PLANNED_STEPS = 20_000  # of all plans together: a run of a thousand steps is not planned to the step
+_FREE = 90.0  # dB: what is nearer than that is not told apart
 _RATIOS = tuple(hundredth / 100 for hundredth in range(0, 91))
 _ROUNDING = 1e-9
 _OVER = 0.02  # of the budget, for forecasts alone: of 50 steps at 75 %, 37 evaluations are 2.5 dB further than 38
@@ -104,29 +109,52 @@ class Spending:
     error: float
 
 
-def forecast_error(group: SamplerGroup, steps: int, compute: float) -> float:
-    """dB from the full run to expect of forecasts alone; on a line between what was measured, over the log of steps.
+def forecast_error(group: SamplerGroup, planned: float) -> float:
+    """dB from the full run to expect of forecasts alone.
 
     Args:
         group: of samplers.
-        steps: evaluations of the run.
-        compute: share of them that is real, above 0; 1 is the full run.
+        planned: what `forecast_plan.planned_nearness` says of them.
     """
-    return math.inf if compute >= 1.0 else _measured(FORECAST_ERROR[group], steps, compute)
+    places, values = zip(*FORECAST_ERROR[group], strict=True)
+    return min(_line(places, values, min(planned, _FREE)), _FREE)
 
 
-def fewer_steps_error(group: SamplerGroup, steps: int, share: float) -> float:
-    """dB from the full run to expect of taking a share of the steps instead; arguments as for `forecast_error`."""
-    return math.inf if share >= 1.0 else _measured(FEWER_STEPS_ERROR[group], steps, share)
+def fewer_steps_error(group: SamplerGroup, steps: int, share: float, harder: float = 0.0) -> float:
+    """dB from the full run to expect of taking a share of the steps instead.
+
+    Args:
+        group: of samplers.
+        steps: of the full run.
+        share: of them, above 0; 1 is the full run.
+        harder: dB by which the run's schedule is further from its full run than `normal`.
+    """
+    return math.inf if share >= 1.0 else _over_steps(FEWER_STEPS_ERROR[group], steps, share) - harder
 
 
-def _measured(table: dict[int, tuple[float, ...]], steps: int, compute: float) -> float:
-    known = sorted(table)
-    at = min(max(float(steps), known[0]), known[-1])
-    upper = next(number for number in known if number >= at)
-    lower = max(number for number in known if number <= at)
+def harder_than_usual(coming: Sequence[Evaluation], multistep: bool) -> float:
+    """dB by which forecasts, and fewer steps, are further from a full run on its schedule than on `normal`."""
+    steps = len(coming)
+    real = max(round(USUAL_SHARE * steps), sum(one.must_be_real for one in coming))
+    planned = planned_nearness(coming, real)
+    if math.isinf(planned):  # hardly any steps: all schedules are alike
+        return 0.0
+    usual = USUAL_PLAN[multistep]
+    return _between(usual, steps, lambda known: usual[known]) - planned
+
+
+def _over_steps(table: dict[int, tuple[float, ...]], steps: int, share: float) -> float:
+    return _between(table, steps, lambda known: _over_shares(table[known], share))
+
+
+def _between(known: Iterable[int], steps: int, value_at: Callable[[int], float]) -> float:
+    """On a line over the logarithm of steps, between the nearest numbers of them that are known."""
+    numbers = sorted(known)
+    at = min(max(float(steps), numbers[0]), numbers[-1])
+    upper = next(number for number in numbers if number >= at)
+    lower = max(number for number in numbers if number <= at)
     part = 0.0 if upper == lower else math.log(at / lower) / math.log(upper / lower)
-    low, high = _over_shares(table[lower], compute), _over_shares(table[upper], compute)
+    low, high = value_at(lower), value_at(upper)
     return low + (high - low) * part
 
 
@@ -142,41 +170,53 @@ def pruning_error(ratio: float) -> float:
 
 def spend(
     speed_up: float,
-    steps: int,
+    coming: Sequence[Evaluation],
     group: SamplerGroup,
-    least_real: int,
+    multistep: bool,
     cost_of: Callable[[float], float] | None = None,
 ) -> Spending:
     """The way to a wanted speed-up that comes nearest to the full run.
 
     Args:
         speed_up: how many times fewer FLOPs, 1 or more.
-        steps: evaluations of the run.
+        coming: all evaluations of the run, one or more.
         group: of its sampler.
-        least_real: evaluations that no forecast can replace.
+        multistep: whether that keeps earlier predictions.
         cost_of: share of an evaluation's FLOPs that is left at a prune ratio; `None` for models that are not pruned.
 
     Returns:
         What comes nearest among all that is fast enough; where nothing is, the fastest. Nothing is done that fewer
         steps of the same cost do better.
     """
-    budget = 1.0 / speed_up
+    steps, least_real, budget = len(coming), sum(one.must_be_real for one in coming), 1.0 / speed_up
+    harder = harder_than_usual(coming, multistep)
+    numbers = {*range(least_real, steps, 1 + steps**2 // _PLANNED_STEPS), *_whole_numbers_by(budget * steps)}
+    forecasts = {
+        real: forecast_error(group, planned_nearness(coming, real, group == "stochastic"))
+        for real in sorted(numbers)
+        if least_real <= real < steps
+    } | {steps: math.inf}
     found = []
     ratios = _RATIOS if cost_of is not None else (0.0,)
     costs = {ratio: cost_of(ratio) if cost_of is not None and ratio > 0 else 1.0 for ratio in ratios}
-    for (ratio, cost), real in itertools.product(costs.items(), range(min(least_real, steps), steps + 1)):
+    for (ratio, cost), real in itertools.product(costs.items(), forecasts):
         # ratios make up for what whole evaluations cannot; without them the nearest number has to do
         over = 0.5 if cost_of is None else min(0.5, _OVER * budget * steps) if ratio == 0.0 else 0.0
         fitting = budget / cost * steps + over + _ROUNDING
         left = real / steps * cost
-        error = _sum(forecast_error(group, steps, real / steps), pruning_error(ratio))
+        error = _sum(forecasts[real], pruning_error(ratio))
         # what fewer steps do better is not worth doing: slower, then, and nearer
-        if left < 1.0 and error < fewer_steps_error(group, steps, left):
+        if left < 1.0 and error < fewer_steps_error(group, steps, left, harder):
             continue
         too_dear = 0.0 if real <= fitting else left
-        found.append((too_dear, -error, Spending(ratio, real / steps, 1.0 / left, error)))
-    best = min(found, key=lambda one: one[:2])[2]
+        # of what cannot be told apart, what the budget pays for
+        found.append((too_dear, -error, -left, Spending(ratio, real / steps, 1.0 / left, error)))
+    best = min(found, key=lambda one: one[:3])[3]
     return best if cost_of is None else _no_more_than_needed(best, budget, cost_of)
+
+
+def _whole_numbers_by(number: float) -> tuple[int, int]:
+    return math.floor(number), math.ceil(number)
 
 
 def _no_more_than_needed(found: Spending, budget: float, cost_of: Callable[[float], float]) -> Spending:
@@ -208,6 +248,7 @@ def _over_shares(values: Sequence[float], compute: float) -> float:
 
 
 def _line(places: Sequence[float], values: Sequence[float], at: float) -> float:
+    """Through the points next to `at`; beyond the ends along the first and the last piece."""
     right = min(max(bisect.bisect_left(places, at), 1), len(places) - 1)
     (before, after), (low, high) = (
         list(itertools.pairwise(places))[right - 1],

@@ -67,10 +67,20 @@ def inputs_noted(layer: nn.Module, note: Callable[[Tensor], None]) -> Iterator[N
         hook.remove()
 
 
+SDXL_LEVELS = (0.0292, 14.61)
+"""Least and most noise of SDXL."""
+
+
 def sigmas_of(model: Any, sampling: Sampling) -> Tensor:
-    """The noise levels of a run, `[steps + 1]`."""
+    """The noise levels of a run, `[steps + 1]`; a schedule "of SDXL" goes over its levels instead of the model's."""
     import comfy.samplers
 
+    name, of, _ = sampling.scheduler.partition(" of SDXL")
+    if of:
+        from comfy.k_diffusion import sampling as of_host
+
+        levels: Tensor = getattr(of_host, f"get_sigmas_{name}")(sampling.steps, *SDXL_LEVELS)
+        return levels
     return comfy.samplers.KSampler(
         model, sampling.steps, torch.device("cpu"), sampling.sampler, sampling.scheduler
     ).sigmas

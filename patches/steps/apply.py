@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from comfy.model_sampling import CONST
@@ -16,12 +17,12 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...atedm_core.forecast_plan import ForecastSettings
-from ...atedm_core.forecast_schedule import EvaluationSchedule
+from ...atedm_core.forecast_schedule import Evaluation, EvaluationSchedule
 from ..host.run_scope import Asked, Ended, applied, put_on
 from .guidance import POST_CFG, Function, evaluate_both, hand_over, own_functions, twice
 from .recording import record_of
 from .run import ForecastMethod, ForecastRun
-from .samplers import sampler_kind
+from .samplers import SamplerKind, sampler_kind
 from .summary import explain_no_forecast, summarize
 
 logger = logging.getLogger(__name__)
@@ -58,11 +59,22 @@ def applied_forecast(model: Any) -> ForecastMethod | None:
 
 def begin(method: ForecastMethod, asked: Asked) -> ForecastRun:
     """State of a run."""
-    settings, kind = method.settings, sampler_kind(asked.sampler)
+    kind = sampler_kind(asked.sampler)
+    schedule = _schedule(method.settings, kind, asked)
+    return ForecastRun(method, replace(schedule, open_ended=kind.levels == "unknown"), kind)
+
+
+def evaluations(settings: ForecastSettings, asked: Asked) -> list[Evaluation]:
+    """All evaluations of a run of one step or more, as far as can be known before: one for each step."""
+    schedule = _schedule(settings, sampler_kind(asked.sampler), asked)
+    schedule.arrive(schedule.sigmas[0])
+    return schedule.coming()
+
+
+def _schedule(settings: ForecastSettings, kind: SamplerKind, asked: Asked) -> EvaluationSchedule:
     flow = isinstance(asked.guider.model_patcher.get_model_object("model_sampling"), CONST)
-    ends = (settings.first_steps, settings.last_steps)
-    levels, unknown = kind.levels_for(asked.sigmas), kind.levels == "unknown"
-    return ForecastRun(method, EvaluationSchedule(levels, flow, kind.multistep, *ends, open_ended=unknown), kind)
+    levels = kind.levels_for(asked.sigmas)
+    return EvaluationSchedule(levels, flow, kind.multistep, settings.first_steps, settings.last_steps)
 
 
 def hang_in(run: ForecastRun, asked: Asked, options: dict[str, Any]) -> None:

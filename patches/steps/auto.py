@@ -141,7 +141,8 @@ def _begin(method: AutoMethod, asked: Asked) -> AutoRun:
     fewest = asked.steps if kind.stochastic else least_real
     if method.family is not None and _begin_transformer(run, method.family, asked, fewest):
         return run
-    run.spending = spend(method.speed_up, asked.steps, group_of(kind), least_real, _cost_of(method, asked.latent))
+    coming = forecasts.evaluations(limits, asked)
+    run.spending = spend(method.speed_up, coming, group_of(kind), kind.multistep, _cost_of(method, asked.latent))
     ratio, compute = run.spending.prune_ratio, run.spending.compute
     if ratio > 0 and method.structure is not None:
         run.prune = pruning.begin(

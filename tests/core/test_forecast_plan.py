@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atedm_core.forecast_plan import WORST_ERROR, BudgetController, ForecastSettings, error_profile
-from atedm_core.forecast_schedule import EvaluationSchedule, levels_of_dpm_fast, repayment_weights, step_weights
+from atedm_core.forecast_plan import WORST_ERROR, BudgetController, ForecastSettings, error_profile, planned_nearness
+from atedm_core.forecast_schedule import EvaluationSchedule, StepShare, levels_of_dpm_fast, step_shares, step_weights
 
 
 def falling(steps: int, highest: float = 14.6, lowest: float = 0.03) -> list[float]:
@@ -127,6 +127,42 @@ def test_forbidden_forecasts_are_counted():
     assert controller.skipped == 0
 
 
+def to_come(sigmas, multistep=False, first_steps=3, last_steps=1):
+    schedule = EvaluationSchedule(sigmas, False, multistep, first_steps, last_steps)
+    schedule.arrive(sigmas[0])
+    return schedule.coming()
+
+
+@settings(deadline=None, max_examples=60)
+@given(steps=st.integers(1, 60), multistep=st.booleans(), data=st.data())
+def test_more_real_evaluations_are_planned_to_be_nearer(steps, multistep, data):
+    coming = to_come(falling(steps), multistep)
+    fewer, more = sorted(data.draw(st.integers(0, steps)) for _ in range(2))
+    assert planned_nearness(coming, more) >= planned_nearness(coming, fewer) - 6.0  # gaps are whole evaluations
+    assert planned_nearness(coming, steps) == math.inf
+    assert planned_nearness(coming, 0) > -math.inf
+
+
+def test_a_plan_is_what_a_run_does():
+    """Where errors are as a plan takes them to be: two forecasts in a row add up, apart their squares do."""
+    sigmas, asked = falling(24), ForecastSettings(0.5)
+    letters = play(asked, sigmas, lambda sigma: 0.01)
+    coming, place, gaps = to_come(sigmas), 0.0, [0.0]
+    for letter, one in zip(letters, coming, strict=True):
+        if letter == "R":
+            place = one.place
+            gaps.append(0.0)
+        else:
+            gaps[-1] += (one.place - place) * error_profile(one.place) * one.weight
+    done = -10 * math.log10(sum(gap**2 for gap in gaps))
+    assert planned_nearness(coming, letters.count("R")) == pytest.approx(done, abs=2.0)
+
+
+def test_leaving_out_steps_that_go_nowhere_costs_less_than_long_ones():
+    slow_end = [*falling(10, lowest=0.3)[:-1], *(0.3 * 0.98**step for step in range(1, 10)), 0.0]
+    assert planned_nearness(to_come(slow_end), 14) > planned_nearness(to_come(falling(19)), 14) + 6.0
+
+
 @given(st.integers(2, 40))
 def test_a_step_weighs_its_prediction_by_how_much_noise_it_takes(steps):
     weights = step_weights(falling(steps), multistep=False)
@@ -143,40 +179,45 @@ def test_a_multistep_sampler_weighs_what_comes_before_a_long_step_heavily():
     assert multistep[4] == plain[4]
 
 
-@given(st.integers(3, 30), st.booleans(), st.booleans())
-def test_repayment_follows_what_an_error_does_to_the_end_of_the_run(steps, stochastic, flow):
+@given(st.integers(3, 30), st.booleans(), st.booleans(), st.booleans())
+def test_a_step_counts_for_what_an_error_in_it_does_to_the_end_of_the_run(steps, stochastic, flow, multistep):
     """Played through: an error of one in a step's prediction, in the latent before the last step."""
     sigmas = [at / (1 + at) for at in falling(steps)] if flow else falling(steps)
 
+    def half_log_snr(sigma):
+        # an ODE's multistep samplers step evenly in the noise level's logarithm, whatever the model
+        return math.log((1 - sigma if flow and stochastic else 1.0) / sigma)
+
     def kept(at, after):
         """Of the latent in a step: all of it in an ODE's; an SDE's with `eta` 1 takes `exp(-h)` of that once more."""
-        if not stochastic:
-            return after / at
-        signal_at, signal_after = (1 - at, 1 - after) if flow else (1.0, 1.0)
-        step_in_half_log_snr = math.log(signal_after / after) - math.log(signal_at / at)
-        return after / at * math.exp(-step_in_half_log_snr)
+        return after / at * (math.exp(half_log_snr(at) - half_log_snr(after)) if stochastic else 1.0)
 
     def effect(step):
-        latent, signal = 0.0, 1.0
+        latent, signal, before = 0.0, 1.0, None
+        predictions = [float(number == step) for number in range(steps)]
         for number, (at, after) in enumerate(pairwise(sigmas[:-1])):
-            ratio = kept(at, after)
+            ratio, width = kept(at, after), half_log_snr(after) - half_log_snr(at)
             # what a prediction adds: the latent that it stands for, less what is kept of the one before
             now = (1 - after if flow else 1.0), (1 - at if flow else 1.0)
-            latent = ratio * latent + (now[0] - ratio * now[1]) * (number == step)
-            signal = now[0]
+            given = predictions[number]
+            if multistep and before is not None:
+                given += width / (2 * before) * (given - predictions[number - 1])
+            latent = ratio * latent + (now[0] - ratio * now[1]) * given
+            signal, before = now[0], width
         return latent / signal
 
-    weights = repayment_weights(sigmas, stochastic, multistep=False, flow=flow)
-    assert weights[-1] is None
-    first = effect(0)
-    for step in range(1, steps - 1):
-        assert weights[step] / weights[0] == pytest.approx(effect(step) / first, rel=1e-6)
+    shares = step_shares(sigmas, stochastic, multistep, flow)
+    assert shares[-1] == StepShare(0.0, False)
+    unit = effect(steps - 2) / shares[steps - 2].weight
+    for step, share in enumerate(shares[:-1]):
+        assert share.weight * unit == pytest.approx(effect(step), rel=1e-6, abs=1e-9 * abs(effect(steps - 2)))
 
 
 def test_nothing_is_repaid_before_a_step_that_would_throw_it_about():
-    sigmas = [2.0, 1.6, 1.3, 1.0, 0.1, 0.0]
-    assert repayment_weights(sigmas, False, multistep=True)[2] is None
-    assert repayment_weights(sigmas, False, multistep=False)[2] is not None
+    sigmas = [2.0, 1.8, 1.6, 1.4, 1.2, 0.1, 0.05, 0.0]
+    long_before_last = [True, True, True, False, True, True, False]
+    assert [share.repays for share in step_shares(sigmas, False, multistep=True)] == long_before_last
+    assert [share.repays for share in step_shares(sigmas, False)] == [True] * 6 + [False]
 
 
 @pytest.mark.parametrize(("calls", "expected"), [(1, 1), (2, 2), (3, 3)])
@@ -194,7 +235,7 @@ def test_calls_of_a_step_are_learned(calls, expected):
 def test_odd_schedules_have_weights(sigmas):
     for multistep in (False, True):
         assert all(math.isfinite(weight) for weight in step_weights(sigmas, multistep))
-        assert len(repayment_weights(sigmas, False, multistep)) == len(sigmas) - 1
+        assert len(step_shares(sigmas, False, multistep)) == len(sigmas) - 1
 
 
 @pytest.mark.parametrize(
