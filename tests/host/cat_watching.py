@@ -23,7 +23,7 @@ class Call:
     """One model call: conditions in it, rows of its batch, the tokens it ran on (`None` for all), bytes then kept.
 
     `waited` are the steps since these tokens were last computed, where that counts; `place` is half the log-SNR, and
-    `weight` what the step's prediction counts for in the result; `opened` is where the inpainting mask lets predictions
+    `share` what the step's prediction is to the result; `opened` is where the inpainting mask lets predictions
     count at all, `[B, N]`.
     """
 
@@ -33,7 +33,7 @@ class Call:
     kept_bytes: int = 0
     waited: torch.Tensor | None = None
     place: float = 0.0
-    weight: float | None = None
+    share: Any = None
     opened: torch.Tensor | None = None
 
 
@@ -68,7 +68,7 @@ def watching(host: InProcessHost) -> Iterator[Watch]:
         watch.sigmas = run.sigmas
         if call.memory is not None:
             opened = None if run._token_mask is None else run._token_mask > 0
-            counts = half_log_snr(run.evaluation.sigma, run.flow), run._weights[run.step], opened
+            counts = half_log_snr(run.evaluation.sigma, run.flow), run._shares[run.step], opened
             watch.append(Call(run.evaluation.sigma, uuids, call.selected, run.cache.nbytes(), call.waited, *counts))
         return call
 

@@ -32,7 +32,7 @@ class PlainExecution:
         self.tokens = tokens + self.filling
         # by condition, of every step: half the log-SNR, weight, where tokens were computed, where predictions counted,
         # and what stood there then
-        self.past: dict[Any, list[tuple[float, float | None, Tensor, Tensor, Tensor]]] = {}
+        self.past: dict[Any, list[tuple[float, float, Tensor, Tensor, Tensor]]] = {}
         self.known: dict[Any, tuple[list[list[Tensor]], Tensor]] = {}
         # of every attention: keys and values, and the drift of both
         self.kept: list[list[Tensor]] = []
@@ -44,12 +44,12 @@ class PlainExecution:
         selected: Tensor | None,
         waited: Tensor | None = None,
         place: float = 0.0,
-        weight: float | None = None,
+        share: Any = None,
         opened: Tensor | None = None,
     ) -> Tensor:
         """The model's answer; with `selected` (`[R, K]`), only those tokens are new, after so many steps (`[R, K]`).
 
-        At half a log-SNR of `place`, in a step of this weight, for tokens that an inpainting mask has `opened`.
+        At half a log-SNR of `place`, in a step with this `StepShare`, for tokens that an inpainting mask has `opened`.
         """
         self._number = self._asked = 0
         self._refining = type(self.model.model.diffusion_model).__name__ in FIRST_BLOCK
@@ -77,15 +77,13 @@ class PlainExecution:
             where = every if selected is None else self._on_latent(answer, self._fresh)
             counts = every if opened is None else self._on_latent(answer, opened.repeat(len(uuids), 1))
             rows = zip(uuids, *(one.chunk(len(uuids)) for one in (answer, where, counts)), strict=True)
-            answer = torch.cat([self._settled(one, *row, place, weight) for one, *row in rows])
+            answer = torch.cat([self._settled(one, *row, place, share) for one, *row in rows])
         for number, one in enumerate(uuids):
             pairs = [[rows.chunk(len(uuids))[number] for rows in pair] for pair in self.kept]
             self.known[one] = (pairs, self.output.chunk(len(uuids))[number])
         return answer
 
-    def _settled(
-        self, one: Any, answer: Tensor, new: Tensor, counted: Tensor, place: float, weight: float | None
-    ) -> Tensor:
+    def _settled(self, one: Any, answer: Tensor, new: Tensor, counted: Tensor, place: float, share: Any) -> Tensor:
         """What a condition's tokens get: those that are new also what they lacked while they were left out."""
         past = self.past.setdefault(one, [])
         before, since, unseen = answer, torch.full(new.shape, place), torch.ones_like(new)
@@ -95,11 +93,11 @@ class PlainExecution:
             unseen = unseen & ~computed
         lacked = torch.zeros_like(answer)
         for at, worth, _, counts, _ in past:
-            share = ((at - since) / (place - since)).clamp(0.0, 1.0) if weight else torch.zeros(new.shape)
-            lacked += counts * share.nan_to_num() * (worth or 0.0) / (weight or 1.0) * (answer - before)
+            way = ((at - since) / (place - since)).clamp(0.0, 1.0) if share.repays else torch.zeros(new.shape)
+            lacked += counts * way.nan_to_num() * (worth / share.weight if share.repays else 0.0) * (answer - before)
         most = (answer - before).abs() * MOST_REPAID
         stands = torch.where(new, answer, before)
-        past.append((place, weight, new, counted, stands))
+        past.append((place, share.weight, new, counted, stands))
         return torch.where(new, answer + lacked.clamp(-most, most), stands)
 
     def _on_latent(self, latent: Tensor, marked: Tensor | None) -> Tensor:

@@ -39,7 +39,7 @@ def carrying_all(model: Any, calls: Watch, tokens: int, holds_clean: bool) -> An
             beside["foreign"] += 1
             return apply_model(inputs.pop("x"), inputs.pop("t"), **inputs)
         call = next(waiting)
-        return plain.call(inputs, call.selected, call.waited, call.place, call.weight, call.opened)
+        return plain.call(inputs, call.selected, call.waited, call.place, call.share, call.opened)
 
     clone.set_model_unet_function_wrapper(run)
     clone.left_over = lambda: len(list(waiting))
