@@ -94,7 +94,8 @@ def test_a_reload_and_another_workflow_in_between_lose_no_badge(
     expect(badge(ui)).to_have_count(0)
     ui.open(workflow)
     expect(badge(ui)).to_contain_text("never got past it")
-    # the frontend keeps a draft when something has changed, and may be asked before it is ready to
+    # the frontend keeps a draft only of what has changed, and may be asked before it is ready to
+    ui.set(node["KSampler"], "cfg", 3.5)
     ui.wait(
         "() => { app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState();"
         " return Object.values(localStorage).some((kept) => kept.includes('ATEDMSchedule')) }"
