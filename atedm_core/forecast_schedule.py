@@ -10,6 +10,7 @@ from itertools import pairwise
 from .forecast import half_log_snr
 
 _SAME_SIGMA = 1e-4
+_MOST_SIGMA = 0.9999  # of flow models: samplers begin below 1, where there is a signal
 
 
 @dataclass(frozen=True)
@@ -128,11 +129,13 @@ def step_shares(
 
 
 def _log_widths(sigmas: Sequence[float], flow: bool = False) -> list[float | None]:
-    """Of each step in half the log-SNR; `None` for those that end without noise."""
-    return [
-        half_log_snr(after, flow) - half_log_snr(sigma, flow) if sigma > 0 and after > 0 else None
-        for sigma, after in pairwise(sigmas)
-    ]
+    """Of each step in half the log-SNR, as samplers reckon it: in pure noise too. `None` where a step ends without."""
+
+    def place(sigma: float) -> float:
+        signal = 1.0 - min(sigma, _MOST_SIGMA) if flow else 1.0
+        return math.log(signal / sigma)
+
+    return [place(after) - place(sigma) if sigma > 0 and after > 0 else None for sigma, after in pairwise(sigmas)]
 
 
 @dataclass

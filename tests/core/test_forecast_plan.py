@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -218,6 +219,24 @@ def test_nothing_is_repaid_before_a_step_that_would_throw_it_about():
     long_before_last = [True, True, True, False, True, True, False]
     assert [share.repays for share in step_shares(sigmas, False, multistep=True)] == long_before_last
     assert [share.repays for share in step_shares(sigmas, False)] == [True] * 6 + [False]
+
+
+def test_steps_through_pure_noise_are_as_wide_as_the_sampler_takes_them():
+    """Zero-terminal SNR begins at thousands: a step from there to 150 is a long one, and the next a short one."""
+    sigmas = [4500.0, 150.0, 50.0, 20.0, 8.0, 3.0, 0.0]
+    plain, multistep = step_weights(sigmas, False), step_weights(sigmas, True)
+    width = [math.log(at / after) for at, after in pairwise(sigmas[:-1])]
+    assert multistep[0] == pytest.approx(plain[0] + plain[1] * width[1] / (2 * width[0]))
+    assert step_shares(sigmas, False, multistep=True)[1].weight == pytest.approx(
+        (1 / 50 - 1 / 150) * (1 + width[1] / (2 * width[0])) - (1 / 20 - 1 / 50) * width[2] / (2 * width[1])
+    )
+
+
+def test_across_fresh_noise_a_plan_goes_by_distance_and_not_by_what_a_step_takes():
+    coming = to_come(falling(20))
+    lighter = [replace(one, weight=one.weight / 2) for one in coming]
+    assert planned_nearness(lighter, 10) == pytest.approx(planned_nearness(coming, 10) + 20 * math.log10(2), abs=1e-6)
+    assert planned_nearness(lighter, 10, True) == pytest.approx(planned_nearness(coming, 10, True))
 
 
 @pytest.mark.parametrize(("calls", "expected"), [(1, 1), (2, 2), (3, 3)])
