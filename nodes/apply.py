@@ -73,9 +73,9 @@ class ATEDMApply(io.ComfyNode):
                     "recovery",
                     choices.RECOVERIES,
                     DEFAULT_SETTINGS.recovery,
-                    "What a dropped token gets back. 'update': its own state and its stand-in's change. 'copy': its "
-                    "stand-in's state, as in the paper. 'interpolate': a blend of the nearest kept tokens. 'zero': "
-                    "nothing.",
+                    "What a dropped token gets back. 'regression': its own state, its stand-in's change, and what the "
+                    "kept tokens show that its own state changes. 'update': without the last. 'copy': its stand-in's "
+                    "state, as in the paper. 'interpolate': a blend of the nearest kept tokens. 'zero': nothing.",
                 ),
                 advanced_combo(
                     "stand_in",

@@ -1,14 +1,15 @@
-"""What it costs to choose tokens: ranking them and finding their stand-ins, in closed form.
+"""What it costs to choose tokens and to fill them in: ranking, finding stand-ins, and regression, in closed form.
 
-Two operations per multiply-add, one sample, as in `flops`. Counted are matrix products; sorting, gathering and filling
-in move memory instead, and are measured.
+Two operations per multiply-add, one sample, as in `flops`. Counted are matrix products; sorting and gathering move
+memory instead, and are measured.
 """
 
 from __future__ import annotations
 
 from .flops import CONTEXT_TOKENS
 from .ranking import LATTICE_VOTERS
-from .redundancy import anchors_of, picked_first
+from .redundancy import anchors_of, picked_in_rounds
+from .regression import fitted_rows
 from .settings import PruneSettings
 
 
@@ -32,14 +33,22 @@ def choosing_flops(
     if settings.recovery != "zero" and settings.stand_in != "grid":
         # by attention the log-sum-exp of every row comes first, unless the layer's kernel gave it
         stand_ins = (tokens - kept) * kept
-    return 2 * width * (ranking + stand_ins)
+    return 2 * (width * (ranking + stand_ins) + _regression_products(settings, width, tokens, kept))
+
+
+def _regression_products(settings: PruneSettings, width: int, tokens: int, kept: int) -> int:
+    """Multiply-adds: the products of all rows, their Cholesky factor, solving with it twice, and applying the fit."""
+    if settings.recovery != "regression":
+        return 0
+    rows = fitted_rows(kept)
+    return rows**2 * width + rows**3 // 6 + rows**2 * width + 2 * tokens * rows * width
 
 
 def _ranking_products(settings: PruneSettings, tokens: int, kept: int, context_tokens: int) -> int:
     """Pairs of tokens that are compared."""
     if settings.ranking == "redundancy":
         anchors = anchors_of(tokens, kept)
-        return tokens * (anchors + picked_first(tokens, anchors, kept))
+        return tokens * (anchors + sum(picked_in_rounds(tokens, anchors, kept)))
     if settings.ranking == "none":
         return 0
     if settings.ranking == "cross-attention":

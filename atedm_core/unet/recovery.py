@@ -16,6 +16,7 @@ from torch import Tensor
 from ..checks import check_choice
 from ..log_sum_exp import chunk_rows, log_sum_exp
 from ..tokens import TokenSubset, gather_tokens, scatter_tokens
+from .regression import regress_changes
 from .settings import RECOVERIES, Recovery
 from .similarity import along_each
 
@@ -69,6 +70,7 @@ def recover(
     Kept tokens have their state at the end, `after` `[B, K, C]` (with `update` to rounding). Dropped ones get, where
     `before` `[B, N, C]` are the states at the pruning point:
 
+    - `regression`: as `update`, and what the kept tokens show that a state of its own changes (`regression`).
     - `update`: their own state and their stand-in's change since pruning. Where `entered` `[B, K, C]`, means of several
       tokens, went through the layers in the kept ones' place, these too have their own state and that change.
     - `copy` (the paper): their stand-in's state; `zero`: zero.
@@ -86,7 +88,10 @@ def recover(
         if grid is None:
             raise ValueError("recovery 'interpolate' needs the grid: give (height, width) in tokens")
         return _interpolate(subset, after, grid)
-    return subset.expand(after - (subset.gather(before) if entered is None else entered)).add_(before)
+    change = after - (subset.gather(before) if entered is None else entered)
+    if how == "regression":
+        return regress_changes(subset, before, change, merged=entered is not None)
+    return subset.expand(change).add_(before)
 
 
 def _interpolate(subset: TokenSubset, after: Tensor, grid: tuple[int, int]) -> Tensor:

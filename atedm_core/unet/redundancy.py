@@ -1,10 +1,10 @@
 """Ranking tokens by how much is lost without them: those that nothing kept resembles stay.
 
-It goes in two rounds. A lattice of anchors, one token of every 4 x 4 cell or, where that is more than a quarter of what
-stays, of larger ones, is kept before all others. Half of what may stay beside them are the tokens least like any
-anchor; these are anchors too from then on, and the rest rank by how little they resemble the most similar of all
-anchors. So what stays follows the picture's content, and a few tokens are enough: a lattice of 2 x 2 cells took all
-there was to keep beyond a ratio of 0.7 (`docs/fidelity.md`).
+It goes in four rounds. A lattice of anchors, one token of every 4 x 4 cell or, where that is more than a quarter of
+what stays, of larger ones, is kept before all others. A quarter of what may stay beside them are the tokens least like
+any anchor; these are anchors too from then on, and so are the quarters that the next two rounds pick. The rest rank by
+how little they resemble the most similar of all anchors. So what stays follows the picture's content, and a few tokens
+are enough: a lattice of 2 x 2 cells took all there was to keep beyond a ratio of 0.7 (`docs/fidelity.md`).
 
 Token merging goes by the same similarity (ToMe, Bolya and Hoffman 2023, section 4), between keys; here it is between
 hidden states at the pruning point, which is where a dropped token is given back the change of its most similar kept
@@ -13,20 +13,25 @@ one. Picking those farthest from all picked so far is greedy k-center clustering
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..tokens import EvenOrder, best_first, gather_tokens
 from .similarity import cosines_among
 
 CELL = 4
+PICKED = 0.75
+"""Score of the tokens that a round picked: below the anchors', above all others'."""
 MOST_ANCHORS = 0.25
 """Share of what stays that the lattice takes at most: the rest follows the picture."""
+ROUNDS = 4
+"""With more, pictures come no nearer (`docs/fidelity.md`)."""
 MOST_PICKED = 0.25
-"""Share of all tokens that the first round picks at most: more would cost what a low ratio saves."""
+"""Share of all tokens that all rounds but the last pick at most: more would cost what a low ratio saves."""
 
 
 def redundancy_scores(hidden: Tensor, grid: tuple[int, int], keep: int, order: EvenOrder | None = None) -> Tensor:
-    """Scores `[B, N]` by which `keep` of N tokens are to stay: anchors over 0.9, the first round's 0.75, others to 0.5.
+    """Scores `[B, N]` by which `keep` of N tokens are to stay: anchors over 0.9, picked ones 0.75, others to 0.5.
 
     They are float32 (float64 for float64 states `[B, N, C]`). `grid` is (height, width) in tokens; its `order` is made
     anew where it is not given, and ranks the anchors.
@@ -37,21 +42,23 @@ def redundancy_scores(hidden: Tensor, grid: tuple[int, int], keep: int, order: E
     def lattice(rows: Tensor) -> Tensor:
         return rows.unflatten(1, grid)[:, ::cell, ::cell]
 
-    def unlike(highest: Tensor) -> Tensor:
-        scores = (1.0 - highest).clamp_min(0.0) / 4.0
-        # Anchors come before all others, in the grid's even order, of which they are the first.
-        lattice(scores)[:] = lattice(order.scores.unsqueeze(0))
-        return scores
-
     highest = highest_with(lambda rows: lattice(rows).flatten(1, 2))
-    scores = unlike(highest)
-    anchors = lattice(scores)[0].numel()
-    picked = picked_first(scores.shape[1], anchors, keep)
-    if picked > 0:
-        first = best_first(scores, order)[:, anchors : anchors + picked]
-        scores = unlike(highest.maximum(highest_with(lambda rows: gather_tokens(rows, first))))
-        scores.scatter_(1, first, 0.75)
+    scores = _unlike(highest)
+    # Anchors come before all others, in the grid's even order, of which they are the first.
+    lattice(scores)[:] = lattice(order.scores.unsqueeze(0))
+    first = anchors = lattice(scores)[0].numel()
+    for count in picked_in_rounds(scores.shape[1], anchors, keep):
+        picked = best_first(scores, order)[:, first : first + count]
+        highest = highest.maximum(highest_with(lambda rows, picked=picked: gather_tokens(rows, picked)))
+        settled = scores >= PICKED
+        scores = torch.where(settled, scores, _unlike(highest)).scatter_(1, picked, PICKED)
+        first += count
     return scores
+
+
+def _unlike(highest: Tensor) -> Tensor:
+    """From cosines with the most similar anchor `[B, N]` to scores, 0 to 0.5."""
+    return (1.0 - highest).clamp_min(0.0) / 4.0
 
 
 def lattice_cell(tokens: int, keep: int) -> int:
@@ -67,6 +74,7 @@ def anchors_of(tokens: int, keep: int) -> int:
     return -(-tokens // lattice_cell(tokens, keep) ** 2)
 
 
-def picked_first(tokens: int, anchors: int, keep: int) -> int:
-    """How many tokens the first round picks beside the anchors."""
-    return max(0, min((keep - anchors) // 2, int(MOST_PICKED * tokens)))
+def picked_in_rounds(tokens: int, anchors: int, keep: int) -> tuple[int, ...]:
+    """How many tokens each round but the last picks beside the anchors; none where it would pick none."""
+    each = min((keep - anchors) // ROUNDS, int(MOST_PICKED * tokens) // (ROUNDS - 1))
+    return (each,) * (ROUNDS - 1) if each > 0 else ()

@@ -10,7 +10,7 @@ from ..checks import check_choice, check_range
 Ranking = Literal["redundancy", "self-attention", "cross-attention", "none"]
 Selection = Literal["stratified", "top-k"]
 StandIn = Literal["cosine", "attention", "grid"]
-Recovery = Literal["update", "copy", "zero", "interpolate"]
+Recovery = Literal["regression", "update", "copy", "zero", "interpolate"]
 Merge = Literal["mean", "weight", "none"]
 Voters = Literal["all", "lattice"]
 PrunePoint = Literal["after first layer", "inside first layer", "block start"]
@@ -50,7 +50,7 @@ class PruneSettings:
         selection: where attention ranks, `stratified` keeps the best token of every 2 x 2 cell first; `top-k` is the
             paper's. The other rankings cover every cell by themselves.
         stand_in: which kept token stands for a dropped one; `attention` is the paper's.
-        recovery: what it hands over before the next convolution; `copy` is the paper's.
+        recovery: what it hands over before the next convolution (`recovery.recover`); `copy` is the paper's.
         prune_from: where in an attention block tokens are dropped (`prune_point`).
         rank_interval: 1 to 20, where attention ranks: at every n-th noise level, with the last ranking in between.
         voters: whose attention ranks in self-attention: `all` queries (the paper), or a regular `lattice` of about 256.
@@ -63,7 +63,7 @@ class PruneSettings:
     iterations: int = 1
     selection: Selection = "stratified"
     stand_in: StandIn = "cosine"
-    recovery: Recovery = "update"
+    recovery: Recovery = "regression"
     prune_from: PrunePoint = "after first layer"
     rank_interval: int = 1
     voters: Voters = "lattice"

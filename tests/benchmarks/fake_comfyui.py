@@ -18,7 +18,7 @@ from PIL import Image
 APPLY_INPUTS = {
     "prune_ratio": ["FLOAT", {"default": 0.63}],
     "selection": ["COMBO", {"default": "stratified"}],
-    "recovery": ["COMBO", {"default": "update"}],
+    "recovery": ["COMBO", {"default": "regression"}],
     "stand_in": ["COMBO", {"default": "cosine"}],
     "iterations": ["INT", {"default": 1}],
     "prune_from": ["COMBO", {"default": "after first layer"}],

@@ -116,7 +116,7 @@ def test_the_papers_recipe_and_the_packs_defaults_reach_the_server(run: Run) -> 
     assert paper["prune"]["inputs"]["stand_in"] == "attention"
     assert paper["schedule"]["inputs"] == {"early_percent": 0.3, "early_ratio": 0.0, "early_blocks": "stage ends"}
     (pack,) = [one for one in server.drawn if "prune" in one and "schedule" not in one]
-    assert pack["prune"]["inputs"]["recovery"] == "update"
+    assert pack["prune"]["inputs"]["recovery"] == "regression"
     assert pack["sample"]["inputs"]["model"] == ["prune", 0]
     (tome,) = [one for one in server.drawn if "merge" in one]
     assert tome["merge"]["inputs"] == {"ratio": pytest.approx(0.594, abs=1e-3), "model": ["load", 0]}
@@ -269,8 +269,8 @@ def test_other_settings_are_refused_and_more_prompts_taken(run: Run, capsys: pyt
     assert "sampling.steps: 50 there, 30 now" in capsys.readouterr().err
     server.nodes["ATEDMApply"]["input"]["required"]["recovery"][1]["default"] = "zero"
     assert run() == 1
-    assert 'rows.pack-c.nodes.prune.inputs.recovery: "update" there, "zero" now' in capsys.readouterr().err
-    server.nodes["ATEDMApply"]["input"]["required"]["recovery"][1]["default"] = "update"
+    assert 'rows.pack-c.nodes.prune.inputs.recovery: "regression" there, "zero" now' in capsys.readouterr().err
+    server.nodes["ATEDMApply"]["input"]["required"]["recovery"][1]["default"] = "regression"
     assert len(server.drawn) == drawn
     assert run() == 0
     assert len(server.drawn) == len(every_picture())

@@ -31,6 +31,9 @@ def test_tokens_are_dropped_and_the_picture_changes(host: InProcessHost, kind: s
     for spent in report.tallies.values():
         assert spent.calls == spent.pruned_calls == len(calls)
         assert spent.kept < 0.4 * spent.tokens
+    # Of a single layer as narrow as these, regression costs more than pruning saves.
+    _, calls = watched_sample(apply(host, model, recovery="update"), kind)
+    for spent in calls.reports[0].tallies.values():
         assert spent.flops < spent.flops_full
 
 
@@ -77,14 +80,14 @@ def test_half_precision_models_are_pruned(host: InProcessHost) -> None:
 
 
 @pytest.mark.parametrize("selection", ["stratified", "top-k"])
-@pytest.mark.parametrize("recovery", ["update", "copy", "zero", "interpolate"])
+@pytest.mark.parametrize("recovery", ["regression", "update", "copy", "zero", "interpolate"])
 def test_every_selection_and_recovery_samples(host: InProcessHost, selection: str, recovery: str) -> None:
     model = shared_model("sdxl")
     attending = {"ranking": "self-attention"}
     default = sample(apply(host, model, **attending), steps=1)
     out, calls = watched_sample(apply(host, model, selection=selection, recovery=recovery, **attending), steps=1)
     assert_pruned(calls, out)
-    assert torch.equal(out, default) == ((selection, recovery) == ("stratified", "update"))
+    assert torch.equal(out, default) == ((selection, recovery) == ("stratified", "regression"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,159 @@
+"""Filling tokens in by a function that is fitted to the kept ones."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import random_tokens, smooth_states
+
+from atedm_core import TokenSubset, recover, stand_in_by_cosine
+from atedm_core.unet import regression
+from atedm_core.unet.regression import MOST_ROWS, RIDGE, fitted_rows, regress_changes
+
+N = 48
+
+
+def subset_of(hidden: torch.Tensor, keep: int, seed: int = 3) -> TokenSubset:
+    scores = random_tokens(hidden.shape[:2], seed)
+    return stand_in_by_cosine(TokenSubset.top(scores, keep), hidden)
+
+
+def directions(hidden: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(hidden, dim=-1)
+
+
+def plain_regression(subset: TokenSubset, before: torch.Tensor, change: torch.Tensor, merged: bool) -> torch.Tensor:
+    """The definition in float64, token by token: weighted ridge regression in its primal form, `C` by `C`."""
+    before, change = before.double(), change.double()
+    out = torch.empty_like(before)
+    for sample in range(len(before)):
+        source = subset.source_index[sample]
+        unit = directions(before[sample])
+        groups = [unit[source == slot] for slot in range(subset.kept)]
+        went_in = torch.stack(
+            [group.mean(0) if merged else unit[subset.keep_index[sample, slot]] for slot, group in enumerate(groups)]
+        )
+        weight = torch.tensor([float(len(group)) for group in groups], dtype=torch.float64).unsqueeze(1)
+        rows = went_in - (went_in * weight).sum(0) / weight.sum()
+        wanted = change[sample] - (change[sample] * weight).sum(0) / weight.sum()
+        gram = rows.T @ (weight * rows)
+        ridge = RIDGE * max(gram.trace() / subset.kept, 1e-6) * torch.eye(len(gram), dtype=torch.float64)
+        fitted = torch.linalg.solve(gram + ridge, rows.T @ (weight * wanted))
+        out[sample] = before[sample] + change[sample][source] + (unit - went_in[source]) @ fitted
+    return out
+
+
+@pytest.mark.parametrize("merged", [True, False])
+@settings(max_examples=20, deadline=None)
+@given(keep=st.integers(1, N), channels=st.integers(1, 70), seed=st.integers(0, 99))
+def test_it_is_weighted_ridge_regression_on_directions(merged, keep, channels, seed):
+    before, change = random_tokens((2, N, channels), seed), random_tokens((2, keep, channels), seed + 1)
+    subset = subset_of(before, keep)
+    found = regress_changes(subset, before, change, merged=merged)
+    torch.testing.assert_close(found.double(), plain_regression(subset, before, change, merged), rtol=1e-3, atol=2e-3)
+
+
+def test_a_change_that_is_a_function_of_the_direction_comes_back_nearer_than_by_the_stand_ins_change():
+    before = smooth_states((12, 16), 40, 1, samples=2)
+    subset = subset_of(before, 60)
+    after = before + directions(before) @ random_tokens((40, 40), 5, 3.0)
+
+    def error(how):
+        entered = subset.mean(before)
+        return (recover(how, subset, before, entered + subset.mean(after - before), entered=entered) - after).norm()
+
+    assert error("regression") < 0.25 * error("update")
+
+
+def test_a_change_that_all_tokens_share_is_recovered_exactly():
+    before = random_tokens((2, N, 6), 1)
+    subset = subset_of(before, 11)
+    found = regress_changes(subset, before, torch.full((2, 11, 6), 2.0), merged=True)
+    torch.testing.assert_close(found, before + 2.0)
+
+
+@pytest.mark.parametrize("keep", [1, 2, 11])
+def test_tokens_all_alike_take_the_change_and_nothing_else(keep):
+    before, change = torch.ones(2, N, 6), random_tokens((2, keep, 6), 2)
+    subset = subset_of(before, keep)
+    torch.testing.assert_close(
+        regress_changes(subset, before, change, merged=True), before + subset.expand(change), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_as_near_as_its_rounding(dtype):
+    before, change = smooth_states((12, 16), 40, 1).to(dtype), random_tokens((1, 60, 40), 2).to(dtype)
+    subset = subset_of(before, 60)
+    found = regress_changes(subset, before, change, merged=True)
+    assert found.dtype == dtype
+    expected = plain_regression(subset, before, change, merged=True)
+    assert (found.double() - expected).norm() < 4 * torch.finfo(dtype).eps * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_large_changes_of_tokens_that_hardly_differ_stay_finite(dtype):
+    before = (1.0 + 1e-3 * random_tokens((1, N, 40), 1)).to(dtype)
+    change = (1e4 * random_tokens((1, 5, 40), 2)).to(dtype)
+    assert regress_changes(subset_of(before, 5), before, change, merged=True).isfinite().all()
+
+
+def test_zero_states_stay_finite():
+    before = torch.zeros(1, N, 6)
+    assert regress_changes(subset_of(before, 5), before, torch.zeros(1, 5, 6), merged=True).isfinite().all()
+
+
+def test_a_sample_is_filled_in_alike_beside_any_others():
+    before, change = random_tokens((4, N, 64), 1), random_tokens((4, 11, 64), 2)
+    together = regress_changes(subset_of(before, 11), before, change, merged=True)
+    for sample in range(4):
+        part = slice(sample, sample + 1)
+        subset = TokenSubset(
+            *[one[part] for one in (subset_of(before, 11).keep_index, subset_of(before, 11).drop_index)]
+        )
+        subset = stand_in_by_cosine(subset, before[part])
+        assert torch.equal(regress_changes(subset, before[part], change[part], merged=True), together[part])
+
+
+@pytest.mark.parametrize("kept", [1, MOST_ROWS - 1, MOST_ROWS, MOST_ROWS + 1, 600, 4096])
+def test_the_function_is_fitted_to_so_many_evenly_spaced_tokens_at_most(kept):
+    found = regression._fitted(torch.arange(kept).view(1, kept, 1)).flatten().tolist()
+    assert len(found) == fitted_rows(kept) == min(kept, MOST_ROWS)
+    gaps = {after - before for before, after in itertools.pairwise(found)}
+    assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def test_more_kept_tokens_than_rows_give_the_function_of_some(monkeypatch):
+    before = smooth_states((12, 16), 20, 1)
+    subset = subset_of(before, 60)
+    change = random_tokens((1, 60, 20), 2)
+    whole = regress_changes(subset, before, change, merged=True)
+    monkeypatch.setattr(regression, "MOST_ROWS", 30)
+    few = regress_changes(subset, before, change, merged=True)
+    assert not torch.equal(whole, few)
+    # Groups of one take their change as it is, whatever was fitted.
+    alone = (subset.members == 1).squeeze(0)
+    kept = subset.gather(few)[0][alone]
+    torch.testing.assert_close(kept, subset.gather(before)[0][alone] + change[0][alone])
+
+
+def test_a_device_without_cholesky_has_the_processor_solve(monkeypatch):
+    before, change = random_tokens((2, N, 16), 1), random_tokens((2, 11, 16), 2)
+    subset = subset_of(before, 11)
+    expected = regress_changes(subset, before, change, merged=True)
+    monkeypatch.setattr(regression, "_has_cholesky", lambda device, dtype: False)
+    assert torch.equal(regress_changes(subset, before, change, merged=True), expected)
+
+
+def test_a_device_is_asked_once_and_may_lack_it(monkeypatch):
+    def lacking(matrix):
+        raise NotImplementedError("no kernel")
+
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", lacking)
+    regression._has_cholesky.cache_clear()
+    assert not regression._has_cholesky(torch.device("cpu"), torch.float32)
+    regression._has_cholesky.cache_clear()
