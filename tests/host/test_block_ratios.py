@@ -76,7 +76,8 @@ def test_the_budget_plans_the_same_shares(host: InProcessHost) -> None:
     ratio, _ = host.call("ATEDMBudget", model=shared_model(KIND), saving=0.2, **size)
     sample(defaults(host, ratio), KIND, steps=2, **size)
     record = records(host)[-1]
-    assert 0.2 <= record.saved_share < 0.22
+    # a budget is of the model's own FLOPs; what a run saves is less what choosing its tokens cost
+    assert 0.195 <= record.saved_share < 0.22
 
 
 def test_a_schedule_node_prunes_all_blocks_of_the_levels_it_names_alike(host: InProcessHost) -> None:

@@ -157,8 +157,9 @@ def test_sdxl_at_1024_pixels_costs_what_the_paper_says(host: InProcessHost) -> N
 
 @contextmanager
 def no_ranking(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tokens are kept in grid order, without ranking: what is counted is then the model's own work alone."""
+    """Tokens are kept in grid order and filled in with a change as it is: counted is the model's own work alone."""
     module = host.module("patches.unet.pruning_pass")
+    recovery = host.module("atedm_core.unet.recovery")
     subset = host.module("atedm_core.tokens").TokenSubset
 
     def no_scores(settings: Any, hidden: torch.Tensor, keep: int, grid: Any, order: Any) -> torch.Tensor:
@@ -172,6 +173,7 @@ def no_ranking(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> Iterator
         patch.setattr(module, "rank_states", no_scores)
         patch.setattr(module, "select_tokens", first_tokens)
         patch.setattr(module, "choose_stand_ins", lambda settings, chosen, *rest: chosen)
+        patch.setattr(recovery, "regress_changes", lambda chosen, before, change, merged: chosen.expand(change))
         yield
 
 

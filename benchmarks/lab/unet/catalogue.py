@@ -155,6 +155,7 @@ def _main(sizes: Sizes, solve: _Solver) -> list[Row]:
         "random": by_attention("random"),
         "even grid": by_attention("even grid"),
         "least redundant keys": LEAST_REDUNDANT,
+        "recovery update": with_settings(recovery="update"),
         "copy, stand-in by cosine": with_settings(recovery="copy"),
         "all blocks alike": Pruning(ALIKE),
         "the paper's schedule (ratio 0.63)": Pruning(PAPER_SCHEDULE),
@@ -191,7 +192,7 @@ def _selection(sizes: Sizes) -> list[Row]:
 
 def _recovery(sizes: Sizes) -> list[Row]:
     choices = [(recovery, "cosine") for recovery in RECOVERIES]
-    choices += [(recovery, stand_in) for recovery in ("update", "copy") for stand_in in STAND_INS]
+    choices += [(recovery, stand_in) for recovery in ("regression", "update", "copy") for stand_in in STAND_INS]
     return [
         _row("recovery", f"{recovery}, stand-in by {stand_in}", with_settings(recovery=recovery, stand_in=stand_in), n)
         for recovery, stand_in in dict.fromkeys(choices)
@@ -236,6 +237,7 @@ def _merge(sizes: Sizes) -> list[Row]:
     """What a kept token is to those it stands for, for the defaults and for the paper's ranking."""
     found = {f"merge {merge}": with_settings(merge=merge) for merge in MERGES}
     found |= {f"G-WPR, merge {merge}": by_attention(merge=merge) for merge in MERGES}
+    found |= {f"update, merge {merge}": with_settings(recovery="update", merge=merge) for merge in MERGES}
     found |= {f"copy, merge {merge}": with_settings(recovery="copy", merge=merge) for merge in MERGES}
     return [_row("merge", name, pruning, sizes.ablation) for name, pruning in found.items()]
 
