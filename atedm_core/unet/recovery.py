@@ -88,9 +88,10 @@ def recover(
         if grid is None:
             raise ValueError("recovery 'interpolate' needs the grid: give (height, width) in tokens")
         return _interpolate(subset, after, grid)
-    change = after - (subset.gather(before) if entered is None else entered)
+    entered = subset.gather(before) if entered is None else entered
+    change = after - entered
     if how == "regression":
-        return regress_changes(subset, before, change, merged=entered is not None)
+        return regress_changes(subset, before, entered, change)
     return subset.expand(change).add_(before)
 
 

@@ -1,10 +1,10 @@
 """Ranking tokens by how much is lost without them: those that nothing kept resembles stay.
 
-It goes in four rounds. A lattice of anchors, one token of every 4 x 4 cell or, where that is more than a quarter of
-what stays, of larger ones, is kept before all others. A quarter of what may stay beside them are the tokens least like
-any anchor; these are anchors too from then on, and so are the quarters that the next two rounds pick. The rest rank by
-how little they resemble the most similar of all anchors. So what stays follows the picture's content, and a few tokens
-are enough: a lattice of 2 x 2 cells took all there was to keep beyond a ratio of 0.7 (`docs/fidelity.md`).
+It goes in three rounds. A lattice of anchors, one token of every 4 x 4 cell or, where that is more than a quarter of
+what stays, of larger ones, is kept before all others. A third of what may stay beside them are the tokens least like
+any anchor; these are anchors too from then on, and so is the third that the next round picks. The rest rank by how
+little they resemble the most similar of all anchors. So what stays follows the picture's content, and a few tokens are
+enough: a lattice of 2 x 2 cells took all there was to keep beyond a ratio of 0.7 (`docs/fidelity.md`).
 
 Token merging goes by the same similarity (ToMe, Bolya and Hoffman 2023, section 4), between keys; here it is between
 hidden states at the pruning point, which is where a dropped token is given back the change of its most similar kept
@@ -24,7 +24,7 @@ PICKED = 0.75
 """Score of the tokens that a round picked: below the anchors', above all others'."""
 MOST_ANCHORS = 0.25
 """Share of what stays that the lattice takes at most: the rest follows the picture."""
-ROUNDS = 4
+ROUNDS = 3
 """With more, pictures come no nearer (`docs/fidelity.md`)."""
 MOST_PICKED = 0.25
 """Share of all tokens that all rounds but the last pick at most: more would cost what a low ratio saves."""

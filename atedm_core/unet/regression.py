@@ -34,17 +34,17 @@ def fitted_rows(kept: int) -> int:
     return min(kept, MOST_ROWS)
 
 
-def regress_changes(subset: TokenSubset, before: Tensor, change: Tensor, *, merged: bool) -> Tensor:
-    """All tokens after the block, `[B, N, C]`, from their states before it and the kept tokens' `change` `[B, K, C]`.
+def regress_changes(subset: TokenSubset, before: Tensor, entered: Tensor, change: Tensor) -> Tensor:
+    """All tokens after the block, `[B, N, C]`, from their states `before` it and what the layers changed.
 
-    Where tokens were `merged`, the mean of each group went through the layers in the kept one's place, else the kept
-    one itself. The function is fitted in float32 at least, and applied in the dtype of the states.
+    `entered` `[B, K, C]` are the states that went through them, of kept tokens or of means of groups, and `change`
+    `[B, K, C]` what became of them less these. The function is fitted in float32 at least, and applied in the dtype of
+    the states.
     """
     dtype = torch.promote_types(before.dtype, torch.float32)
-    directions = torch.nn.functional.normalize(before.to(dtype), dim=-1)
-    went_in = subset.mean(directions) if merged else subset.gather(directions)
-    apart = directions.sub_(subset.expand(went_in))
-    weight, rows, wanted = (_fitted(one) for one in (subset.members.to(dtype).unsqueeze(-1), went_in, change))
+    directions, entered = _directions(before, dtype), _directions(entered, dtype)
+    apart = directions - subset.expand(entered)
+    weight, rows, wanted = (_fitted(one) for one in (subset.members.to(dtype).unsqueeze(-1), entered, change))
     rows, wanted = _centred(rows, weight), _centred(wanted.to(dtype), weight)
     # Both to a size of about one, which half precision holds; each counts for the tokens that it stands for.
     scale = wanted.abs().amax(dim=(1, 2), keepdim=True).clamp_min(_SMALLEST_CHANGE)
@@ -58,6 +58,10 @@ def regress_changes(subset: TokenSubset, before: Tensor, change: Tensor, *, merg
     alike = torch.bmm(apart.to(products), rows.transpose(1, 2).to(products))
     differs = torch.bmm(alike, solved.to(products)).to(before.dtype)
     return subset.expand(change).add_(before).addcmul_(differs, scale.to(before.dtype))
+
+
+def _directions(states: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.nn.functional.normalize(states.to(dtype), dim=-1)
 
 
 def _fitted(kept: Tensor) -> Tensor:

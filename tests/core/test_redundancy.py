@@ -26,9 +26,9 @@ def plain_choice(hidden: torch.Tensor, grid: tuple[int, int], keep: int) -> tupl
     lattice = [y * grid[1] + x for y in range(0, grid[0], edge) for x in range(0, grid[1], edge)]
     tokens = range(len(hidden))
     scores = [unlike(hidden, lattice, token) for token in tokens]
-    count = max(0, min((keep - len(lattice)) // 4, len(hidden) // 4 // 3))
+    count = max(0, min((keep - len(lattice)) // 3, len(hidden) // 4 // 2))
     picked: list[int] = []
-    for _ in range(3):
+    for _ in range(2):
         others = sorted((token for token in tokens if token not in lattice + picked), key=lambda token: -scores[token])
         picked += others[:count]
         scores = [unlike(hidden, lattice + picked, token) for token in tokens]

@@ -26,6 +26,10 @@ def directions(hidden: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(hidden, dim=-1)
 
 
+def filled_in(subset: TokenSubset, before: torch.Tensor, change: torch.Tensor, merged: bool = True) -> torch.Tensor:
+    return regress_changes(subset, before, subset.mean(before) if merged else subset.gather(before), change)
+
+
 def plain_regression(subset: TokenSubset, before: torch.Tensor, change: torch.Tensor, merged: bool) -> torch.Tensor:
     """The definition in float64, token by token: weighted ridge regression in its primal form, `C` by `C`."""
     before, change = before.double(), change.double()
@@ -33,9 +37,10 @@ def plain_regression(subset: TokenSubset, before: torch.Tensor, change: torch.Te
     for sample in range(len(before)):
         source = subset.source_index[sample]
         unit = directions(before[sample])
-        groups = [unit[source == slot] for slot in range(subset.kept)]
+        groups = [before[sample][source == slot] for slot in range(subset.kept)]
+        own = before[sample][subset.keep_index[sample]]
         went_in = torch.stack(
-            [group.mean(0) if merged else unit[subset.keep_index[sample, slot]] for slot, group in enumerate(groups)]
+            [directions(group.mean(0)) if merged else directions(kept) for group, kept in zip(groups, own, strict=True)]
         )
         weight = torch.tensor([float(len(group)) for group in groups], dtype=torch.float64).unsqueeze(1)
         rows = went_in - (went_in * weight).sum(0) / weight.sum()
@@ -53,7 +58,7 @@ def plain_regression(subset: TokenSubset, before: torch.Tensor, change: torch.Te
 def test_it_is_weighted_ridge_regression_on_directions(merged, keep, channels, seed):
     before, change = random_tokens((2, N, channels), seed), random_tokens((2, keep, channels), seed + 1)
     subset = subset_of(before, keep)
-    found = regress_changes(subset, before, change, merged=merged)
+    found = filled_in(subset, before, change, merged)
     torch.testing.assert_close(found.double(), plain_regression(subset, before, change, merged), rtol=1e-3, atol=2e-3)
 
 
@@ -72,7 +77,7 @@ def test_a_change_that_is_a_function_of_the_direction_comes_back_nearer_than_by_
 def test_a_change_that_all_tokens_share_is_recovered_exactly():
     before = random_tokens((2, N, 6), 1)
     subset = subset_of(before, 11)
-    found = regress_changes(subset, before, torch.full((2, 11, 6), 2.0), merged=True)
+    found = filled_in(subset, before, torch.full((2, 11, 6), 2.0))
     torch.testing.assert_close(found, before + 2.0)
 
 
@@ -80,16 +85,14 @@ def test_a_change_that_all_tokens_share_is_recovered_exactly():
 def test_tokens_all_alike_take_the_change_and_nothing_else(keep):
     before, change = torch.ones(2, N, 6), random_tokens((2, keep, 6), 2)
     subset = subset_of(before, keep)
-    torch.testing.assert_close(
-        regress_changes(subset, before, change, merged=True), before + subset.expand(change), rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(filled_in(subset, before, change), before + subset.expand(change), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_as_near_as_its_rounding(dtype):
     before, change = smooth_states((12, 16), 40, 1).to(dtype), random_tokens((1, 60, 40), 2).to(dtype)
     subset = subset_of(before, 60)
-    found = regress_changes(subset, before, change, merged=True)
+    found = filled_in(subset, before, change)
     assert found.dtype == dtype
     expected = plain_regression(subset, before, change, merged=True)
     assert (found.double() - expected).norm() < 4 * torch.finfo(dtype).eps * expected.norm()
@@ -99,24 +102,24 @@ def test_half_precision_is_as_near_as_its_rounding(dtype):
 def test_large_changes_of_tokens_that_hardly_differ_stay_finite(dtype):
     before = (1.0 + 1e-3 * random_tokens((1, N, 40), 1)).to(dtype)
     change = (1e4 * random_tokens((1, 5, 40), 2)).to(dtype)
-    assert regress_changes(subset_of(before, 5), before, change, merged=True).isfinite().all()
+    assert filled_in(subset_of(before, 5), before, change).isfinite().all()
 
 
 def test_zero_states_stay_finite():
     before = torch.zeros(1, N, 6)
-    assert regress_changes(subset_of(before, 5), before, torch.zeros(1, 5, 6), merged=True).isfinite().all()
+    assert filled_in(subset_of(before, 5), before, torch.zeros(1, 5, 6)).isfinite().all()
 
 
 def test_a_sample_is_filled_in_alike_beside_any_others():
     before, change = random_tokens((4, N, 64), 1), random_tokens((4, 11, 64), 2)
-    together = regress_changes(subset_of(before, 11), before, change, merged=True)
+    together = filled_in(subset_of(before, 11), before, change)
     for sample in range(4):
         part = slice(sample, sample + 1)
         subset = TokenSubset(
             *[one[part] for one in (subset_of(before, 11).keep_index, subset_of(before, 11).drop_index)]
         )
         subset = stand_in_by_cosine(subset, before[part])
-        assert torch.equal(regress_changes(subset, before[part], change[part], merged=True), together[part])
+        assert torch.equal(filled_in(subset, before[part], change[part]), together[part])
 
 
 @pytest.mark.parametrize("kept", [1, MOST_ROWS - 1, MOST_ROWS, MOST_ROWS + 1, 600, 4096])
@@ -131,9 +134,9 @@ def test_more_kept_tokens_than_rows_give_the_function_of_some(monkeypatch):
     before = smooth_states((12, 16), 20, 1)
     subset = subset_of(before, 60)
     change = random_tokens((1, 60, 20), 2)
-    whole = regress_changes(subset, before, change, merged=True)
+    whole = filled_in(subset, before, change)
     monkeypatch.setattr(regression, "MOST_ROWS", 30)
-    few = regress_changes(subset, before, change, merged=True)
+    few = filled_in(subset, before, change)
     assert not torch.equal(whole, few)
     # Groups of one take their change as it is, whatever was fitted.
     alone = (subset.members == 1).squeeze(0)
@@ -144,9 +147,9 @@ def test_more_kept_tokens_than_rows_give_the_function_of_some(monkeypatch):
 def test_a_device_without_cholesky_has_the_processor_solve(monkeypatch):
     before, change = random_tokens((2, N, 16), 1), random_tokens((2, 11, 16), 2)
     subset = subset_of(before, 11)
-    expected = regress_changes(subset, before, change, merged=True)
+    expected = filled_in(subset, before, change)
     monkeypatch.setattr(regression, "_has_cholesky", lambda device, dtype: False)
-    assert torch.equal(regress_changes(subset, before, change, merged=True), expected)
+    assert torch.equal(filled_in(subset, before, change), expected)
 
 
 def test_a_device_is_asked_once_and_may_lack_it(monkeypatch):

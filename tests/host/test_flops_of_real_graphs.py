@@ -173,7 +173,7 @@ def no_ranking(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> Iterator
         patch.setattr(module, "rank_states", no_scores)
         patch.setattr(module, "select_tokens", first_tokens)
         patch.setattr(module, "choose_stand_ins", lambda settings, chosen, *rest: chosen)
-        patch.setattr(recovery, "regress_changes", lambda chosen, before, change, merged: chosen.expand(change))
+        patch.setattr(recovery, "regress_changes", lambda chosen, before, entered, change: chosen.expand(change))
         yield
 
 
