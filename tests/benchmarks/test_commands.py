@@ -54,9 +54,9 @@ def test_overhead_shares_are_of_a_step_and_operations_are_few(tmp_path):
     assert row["share"] == pytest.approx(sum(row["shares"].values()))
     operations = row["operations_per_block"]
     assert all(count > 0 for count in operations.values()), "a part that is never seen is not measured"
-    # Each is a kernel to launch on a GPU. More than this should be a decision: two rounds of choosing took nine more,
-    # in 6 of SDXL's blocks where one round was made in 11, and two conditions at once take ten more than one.
-    assert sum(operations.values()) <= 60
+    # Each is a kernel to launch on a GPU, in 5 of SDXL's blocks a step. More than this should be a decision: regression
+    # takes 50, for 3 dB and more, and each round of choosing nine.
+    assert sum(operations.values()) <= 120
 
 
 def test_whole_runs_are_held_to_what_their_flops_allow(tmp_path):
