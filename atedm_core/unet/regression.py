@@ -43,7 +43,7 @@ def regress_changes(subset: TokenSubset, before: Tensor, entered: Tensor, change
     """
     dtype = torch.promote_types(before.dtype, torch.float32)
     directions, entered = _directions(before, dtype), _directions(entered, dtype)
-    apart = directions - subset.expand(entered)
+    apart = directions.sub_(subset.expand(entered))
     weight, rows, wanted = (_fitted(one) for one in (subset.members.to(dtype).unsqueeze(-1), entered, change))
     rows, wanted = _centred(rows, weight), _centred(wanted.to(dtype), weight)
     # Both to a size of about one, which half precision holds; each counts for the tokens that it stands for.

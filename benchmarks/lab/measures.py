@@ -12,6 +12,8 @@ from demo.check import judge, see
 from demo.photographs.check import looks_like, standing_out
 from demo.photographs.scenes import PhotoScene
 
+TRAINED_SIZE = 256
+"""Edge of the pictures that both models were trained on, in pixels."""
 HIGHEST_PSNR = 80.0
 """dB given to equal pictures, whose ratio is infinite, so that medians stay numbers."""
 
@@ -56,15 +58,25 @@ def compare(
     what the caption says.
     """
     ssim = structural_similarity(picture, reference, channel_axis=2)
+    shown, true = at_trained_size(picture), at_trained_size(reference)
     return {
         "psnr": round(psnr(picture, reference), 4),
         "ssim": round(float(ssim), 6),
         "latent_error": round(relative_error(latent, reference_latent), 6),
         "gmsd": round(gradient_deviation(picture, reference), 6),
-        "same_scene": _shown(picture, scene) == _shown(reference, scene),
-        "right": _right(picture, scene),
-        "reference_right": _right(reference, scene),
+        "same_scene": _shown(shown, scene) == _shown(true, scene),
+        "right": _right(shown, scene),
+        "reference_right": _right(true, scene),
     }
+
+
+def at_trained_size(picture: np.ndarray) -> np.ndarray:
+    """A square uint8 picture `[H, H, 3]` as small as those that the checks of scenes know: means of whole squares."""
+    times = picture.shape[0] // TRAINED_SIZE
+    if times <= 1:
+        return picture
+    edge = picture.shape[0] // times
+    return picture.reshape(edge, times, edge, times, -1).mean(axis=(1, 3)).round().astype(np.uint8)
 
 
 def _shown(picture: np.ndarray, scene: Any) -> tuple[Any, ...]:

@@ -70,6 +70,12 @@ def test_the_perceptual_distance_sees_a_lost_edge_and_no_change_of_brightness() 
     assert measures.gradient_deviation(brighter, picture) < 0.001 < measures.gradient_deviation(lost, picture)
 
 
+def test_large_pictures_are_checked_at_the_size_that_scenes_are_known_at() -> None:
+    small = np.arange(256 * 256 * 3, dtype=np.uint32).reshape(256, 256, 3).astype(np.uint8)
+    assert measures.at_trained_size(small) is small
+    assert np.array_equal(measures.at_trained_size(small.repeat(2, 0).repeat(2, 1)), small)
+
+
 def test_photographs_show_the_same_scene_where_place_and_colours_agree() -> None:
     scene = PhotoScene("lemon", None, "center", "large", "blue")
     picture = draw(replace(SCENE, colour="yellow"))

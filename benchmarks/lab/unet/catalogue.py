@@ -82,6 +82,7 @@ def build(progress: Progress, sizes: Sizes) -> dict[str, list[Row]]:
         "ranking": _ranking(sizes),
         "levels": _levels(sizes, solve),
         "blocks": _blocks(sizes),
+        "size": _size(sizes),
         "samplers": _samplers(sizes),
         "cfg": _cfg(sizes),
         "progress": _progress(sizes),
@@ -335,6 +336,21 @@ def _levels(sizes: Sizes, solve: _Solver) -> list[Row]:
     scales |= {"both levels alike": BOTH_LEVELS, "half at 1.3": (1.0, 1.3, 1.0)}
     found += [solve(name, level_scales=levels) for name, levels in scales.items()]
     return [_row("levels", name, pruning, sizes.ablation) for name, pruning in found]
+
+
+def _size(sizes: Sizes) -> list[Row]:
+    """At twice the size that the models were trained at: as many tokens a block as SDXL has at 512 px."""
+    large = replace(BASE, size=512)
+    found = {
+        "defaults": Pruning(),
+        "recovery update": with_settings(recovery="update"),
+        "copy, stand-in by cosine": with_settings(recovery="copy"),
+        "random": by_attention("random"),
+        "even grid": by_attention("even grid"),
+        "paper's recipe": PAPER,
+    }
+    rows = [_row("size", name, pruning, sizes.map, sampling=large) for name, pruning in found.items()]
+    return rows + [_fewer("size", "choose", sizes.map, large, steps) for steps in (12, 14, 19)]
 
 
 def _samplers(sizes: Sizes) -> list[Row]:

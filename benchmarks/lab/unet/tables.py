@@ -24,6 +24,7 @@ TITLES = {
     "ranking": "How the ranking is made",
     "blocks": "Which blocks bear it",
     "levels": "Resolution levels",
+    "size": "Four times as many tokens: 512 px",
     "samplers": "Samplers",
     "cfg": "Guidance",
     "progress": "Errors of single steps over progress",
