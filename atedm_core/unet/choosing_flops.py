@@ -33,15 +33,16 @@ def choosing_flops(
     if settings.recovery != "zero" and settings.stand_in != "grid":
         # by attention the log-sum-exp of every row comes first, unless the layer's kernel gave it
         stand_ins = (tokens - kept) * kept
-    return 2 * (width * (ranking + stand_ins) + _regression_products(settings, width, tokens, kept))
+    return 2 * width * (ranking + stand_ins) + filling_in_flops(settings, width, tokens, kept)
 
 
-def _regression_products(settings: PruneSettings, width: int, tokens: int, kept: int) -> int:
-    """Multiply-adds: the products of all rows, their Cholesky factor, solving with it twice, and applying the fit."""
-    if settings.recovery != "regression":
+def filling_in_flops(settings: PruneSettings, width: int, tokens: int, kept: int) -> int:
+    """The part of it that comes after the layers, and also where another pass has chosen the tokens already."""
+    if settings.recovery != "regression" or kept >= tokens:
         return 0
     rows = fitted_rows(kept)
-    return rows**2 * width + rows**3 // 6 + rows**2 * width + 2 * tokens * rows * width
+    # the products of all rows, their Cholesky factor, solving with it twice, and applying what was fitted
+    return 2 * (rows**2 * width + rows**3 // 6 + rows**2 * width + 2 * tokens * rows * width)
 
 
 def _ranking_products(settings: PruneSettings, tokens: int, kept: int, context_tokens: int) -> int:

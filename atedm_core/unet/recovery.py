@@ -67,7 +67,7 @@ def recover(
 ) -> Tensor:
     """The full grid `[B, N, C]` again, after an attention block that was run on the kept tokens.
 
-    Kept tokens have their state at the end, `after` `[B, K, C]` (with `update` to rounding). Dropped ones get, where
+    Kept tokens have their state at the end, `after` `[B, K, C]`, to rounding at most. Dropped ones get, where
     `before` `[B, N, C]` are the states at the pruning point:
 
     - `regression`: as `update`, and what the kept tokens show that a state of its own changes (`regression`).

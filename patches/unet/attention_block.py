@@ -11,7 +11,7 @@ from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransfor
 from torch import Tensor
 
 from ...atedm_core.tokens import kept_tokens
-from ...atedm_core.unet.choosing_flops import choosing_flops
+from ...atedm_core.unet.choosing_flops import choosing_flops, filling_in_flops
 from ...atedm_core.unet.flops import block_flops
 from ...atedm_core.unet.structure import AttentionBlock
 from ...report.record import Tally
@@ -141,7 +141,9 @@ def _prune_together(
     on_grid = {"self_on_grid": "attn1" in whole, "cross_on_grid": "attn2" in whole}
     ranked, text = remembered is not None, call.contexts[0].shape[1]
     choosing = choosing_flops(settings, block.width, call.tokens, keep, remembered=ranked, context_tokens=text)
-    call.record(keep, choosing if known is None else 0, point=passed.point, weighted=settings.weighs, **on_grid)
+    if known is not None:
+        choosing = filling_in_flops(settings, block.width, call.tokens, keep)
+    call.record(keep, choosing, point=passed.point, weighted=settings.weighs, **on_grid)
     if run.maps is not None:
         run.maps.add(block, call.grid, passed.subset, len(call.uuids))
     for observer in options.get(OBSERVERS_KEY, ()):
