@@ -1,10 +1,11 @@
 """Which attention blocks are pruned less than others, because an error in them costs the picture more.
 
 Pruned alone, all by the same ratio, the last block of the deepest up stage departs from the full latent by 27 to 31 dB
-more than one before the up stage, the last but one by 21 (filled in by `update`; `docs/fidelity.md` has pictures, and today's): what goes wrong early in
-the U-Net, later blocks still see and mend; the last one's error goes straight on to the picture. AT-EDM spares the last
-block of every up stage in early steps (Wang et al., CVPR 2024, section 3.3); here it is spared in all steps. Where
-several levels are pruned blocks are pruned alike: how much they bear beside each other was not settled.
+more than one before the up stage, the last but one by 21 (filled in by `update`; `docs/fidelity.md` has pictures, and
+today's): what goes wrong early in the U-Net, later blocks still see and mend; the last one's error goes straight on to
+the picture. AT-EDM spares the last block of every up stage in early steps (Wang et al., CVPR 2024, section 3.3); here
+it is spared in all steps. Where several levels are pruned blocks are pruned alike: how much they bear beside each other
+was not settled.
 
 Errors of different blocks add, and each grows about exponentially with the ratio. For a given mean ratio their sum is
 least where one more token costs the same in every block (the Lagrange condition): at a common ratio, less an offset of
