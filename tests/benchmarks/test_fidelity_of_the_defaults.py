@@ -53,17 +53,17 @@ def psnr(folder: Path, pruning: Pruning) -> float:
 
 
 def test_the_defaults_stay_near_the_unpruned_pictures(folder: Path) -> None:
-    # measured 65.4 dB; 62.2 with all blocks alike, 61.8 with `copy` in place of `update`
-    assert psnr(folder, Pruning()) > 63.0
+    # measured 68.4 dB; 65.9 with `update` in place of regression, 65.1 with all blocks alike
+    assert psnr(folder, Pruning()) > 67.0
 
 
 def test_the_defaults_stay_far_nearer_than_the_papers_recipe(folder: Path) -> None:
-    # measured 23.2 dB
+    # measured 38.2 dB
     assert psnr(folder, Pruning()) - psnr(folder, PAPER) > 20.0
 
 
 def test_the_defaults_stay_nearer_than_the_controls(folder: Path) -> None:
-    # random tokens measured 5.9 dB further away, the even grid 6.2 dB, with the defaults' ratio in every block
+    # random tokens measured 9.6 dB further away, the even grid 6.5 dB, with the defaults' ratio in every block
     assert psnr(folder, Pruning()) > psnr(folder, by_attention("random")) + 3.0
     assert psnr(folder, Pruning()) > psnr(folder, by_attention("even grid")) + 3.0
 
