@@ -13,6 +13,8 @@ one. Picking those farthest from all picked so far is greedy k-center clustering
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -49,7 +51,7 @@ def redundancy_scores(hidden: Tensor, grid: tuple[int, int], keep: int, order: E
     first = anchors = lattice(scores)[0].numel()
     for count in picked_in_rounds(scores.shape[1], anchors, keep):
         picked = best_first(scores, order)[:, first : first + count]
-        highest = highest.maximum(highest_with(lambda rows, picked=picked: gather_tokens(rows, picked)))
+        highest = highest.maximum(highest_with(partial(gather_tokens, index=picked)))
         settled = scores >= PICKED
         scores = torch.where(settled, scores, _unlike(highest)).scatter_(1, picked, PICKED)
         first += count

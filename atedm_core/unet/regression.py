@@ -52,8 +52,9 @@ def regress_changes(subset: TokenSubset, before: Tensor, entered: Tensor, change
     rows, wanted = _centred(rows, weight), _centred(wanted.to(dtype), weight)
     # Both to a size of about one, which half precision holds; each counts for the tokens that it stands for.
     scale = wanted.abs().amax(dim=(1, 2), keepdim=True).clamp(_SMALLEST_CHANGE, torch.finfo(before.dtype).max)
-    spread = (rows.square() * weight).sum(dim=2, keepdim=True).mean(dim=1, keepdim=True).clamp_min(_SMALLEST_SPREAD)
-    known = torch.linalg.vector_norm(rows, dim=2, keepdim=True).amax(dim=1, keepdim=True)
+    lengths = torch.linalg.vector_norm(rows, dim=2, keepdim=True)
+    spread = (lengths.square() * weight).mean(dim=1, keepdim=True).clamp_min(_SMALLEST_SPREAD)
+    known = lengths.amax(dim=1, keepdim=True)
     # No further from its stand-in than any kept token is from their mean: beyond, the function was never seen.
     within = (known / torch.linalg.vector_norm(apart, dim=2, keepdim=True).clamp_min(_TINY)).clamp_max(1.0)
     apart, rows = apart * (within / spread.sqrt()), rows * (weight / spread).sqrt()
