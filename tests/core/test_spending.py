@@ -142,7 +142,8 @@ def test_few_steps_of_a_unet_are_pruned_instead():
 
 def test_of_many_steps_more_are_forecast_and_the_others_pruned_less():
     many, few = (plan(2.0, steps, "one step", cost_of) for steps in (50, 8))
-    assert many.compute < 0.8 < few.compute
+    assert many.compute + 0.1 < few.compute
+    assert many.compute < 0.8
     assert many.prune_ratio < few.prune_ratio
 
 

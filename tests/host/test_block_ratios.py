@@ -74,10 +74,11 @@ def test_the_record_says_why_a_block_is_whole_and_the_plan_what_is_saved(host: I
 def test_the_budget_plans_the_same_shares(host: InProcessHost) -> None:
     size = {"width": 256, "height": 256}
     ratio, _ = host.call("ATEDMBudget", model=shared_model(KIND), saving=0.2, **size)
-    sample(defaults(host, ratio), KIND, steps=2, **size)
+    # a budget is of the model's own FLOPs; regression would cost this tiny one 0.1 % of them
+    (patched,) = host.call("ATEDMApply", model=shared_model(KIND), prune_ratio=ratio, recovery="update")
+    sample(patched, KIND, steps=2, **size)
     record = records(host)[-1]
-    # a budget is of the model's own FLOPs; what a run saves is less what choosing its tokens cost
-    assert 0.195 <= record.saved_share < 0.22
+    assert 0.2 <= record.saved_share < 0.22
 
 
 def test_a_schedule_node_prunes_all_blocks_of_the_levels_it_names_alike(host: InProcessHost) -> None:

@@ -31,7 +31,8 @@ def test_tokens_are_dropped_and_the_picture_changes(host: InProcessHost, kind: s
     for spent in report.tallies.values():
         assert spent.calls == spent.pruned_calls == len(calls)
         assert spent.kept < 0.4 * spent.tokens
-    # Of a single layer as narrow as these, regression costs more than pruning saves.
+        # Of a single layer as narrow as this one's, regression costs more than pruning saves.
+        assert spent.flops < spent.flops_full or kind == "sd15"
     _, calls = watched_sample(apply(host, model, recovery="update"), kind)
     for spent in calls.reports[0].tallies.values():
         assert spent.flops < spent.flops_full
