@@ -9,7 +9,18 @@ from comfy_api.latest import io
 from ..atedm_core.unet.budget import Budget, LevelCost, solve_budget
 from ..atedm_core.unet.flops import LATENT_SCALE
 from ..atedm_core.unet.schedule import DEFAULT_SCHEDULE
-from ..atedm_core.unet.settings import DEFAULT_SETTINGS, MAX_RANK_INTERVAL, PRUNE_POINTS, RANKINGS, PruneSettings
+from ..atedm_core.unet.settings import (
+    DEFAULT_SETTINGS,
+    MAX_ITERATIONS,
+    MAX_RANK_INTERVAL,
+    MERGES,
+    PRUNE_POINTS,
+    RANKINGS,
+    RECOVERIES,
+    STAND_INS,
+    VOTERS,
+    PruneSettings,
+)
 from ..patches.unet.planned import PlannedRatio
 from ..patches.unet.structure import describe_unet, supported_unet
 from .types import (
@@ -25,6 +36,7 @@ from .types import (
 )
 
 _TERA = 1e12
+_SAME = "The same as in AT-EDM Apply."
 _RANKS = "The same as in AT-EDM Apply. It decides what 'block start' can save."
 
 
@@ -60,7 +72,7 @@ class ATEDMBudget(io.ComfyNode):
                 schedule_input(
                     "The same AT-EDM DSAP Schedule that goes into AT-EDM Apply. Left open, all steps are pruned alike."
                 ),
-                advanced_combo("prune_from", PRUNE_POINTS, DEFAULT_SETTINGS.prune_from, "The same as in AT-EDM Apply."),
+                advanced_combo("prune_from", PRUNE_POINTS, DEFAULT_SETTINGS.prune_from, _SAME),
                 advanced_combo("ranking", RANKINGS, DEFAULT_SETTINGS.ranking, _RANKS),
                 advanced_count("rank_interval", DEFAULT_SETTINGS.rank_interval, (1, MAX_RANK_INTERVAL), _RANKS),
                 io.Latent.Input(
@@ -68,6 +80,11 @@ class ATEDMBudget(io.ComfyNode):
                     optional=True,
                     tooltip="The latent that will be sampled. Its size then counts, in place of width and height.",
                 ),
+                advanced_combo("recovery", RECOVERIES, DEFAULT_SETTINGS.recovery, _SAME),
+                advanced_combo("stand_in", STAND_INS, DEFAULT_SETTINGS.stand_in, _SAME),
+                advanced_count("iterations", DEFAULT_SETTINGS.iterations, (1, MAX_ITERATIONS), _SAME),
+                advanced_combo("voters", VOTERS, DEFAULT_SETTINGS.voters, _SAME),
+                advanced_combo("merge", MERGES, DEFAULT_SETTINGS.merge, _SAME),
             ],
             outputs=[
                 named_output(io.Float, "prune_ratio", "Connect to prune_ratio of AT-EDM Apply."),
@@ -111,7 +128,8 @@ def describe_budget(budget: Budget, picture: tuple[int, int]) -> str:
         *(_level_row(level) for level in budget.levels),
         f"{'other':<36}{rest / _TERA:>13.3f}{rest / _TERA:>9.3f}{0:>8.1%}  convolutions, not pruned",
         "",
-        "Averaged over a run with evenly spaced steps, one sample, two operations per multiply-add.",
+        "Averaged over a run with evenly spaced steps, one sample, two operations per multiply-add. Choosing tokens and "
+        "filling them in is counted in.",
     ]
     return "\n".join(lines)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..tokens import kept_tokens
 from .flops import block_flops, unet_flops
+from .pruned_cost import kept_in_block, mean_pruned_flops
 from .schedule import DEFAULT_SCHEDULE, MAX_RATIO, DSAPSchedule
 from .settings import DEFAULT_SETTINGS, PruneSettings
 from .structure import LEVEL_NAMES, AttentionBlock, UNetStructure
@@ -30,7 +30,8 @@ class LevelCost:
 class Budget:
     """What a schedule costs on a model at a size, on average over a run's steps, for one sample.
 
-    `flops_full` are the unpruned model's, `flops` the pruned one's, `levels` those of the attention blocks alone.
+    `flops_full` are the unpruned model's, `flops` the pruned one's, choosing tokens and filling in included, `levels`
+    those of the attention blocks alone.
     """
 
     schedule: DSAPSchedule
@@ -68,23 +69,18 @@ def budget_of(
 ) -> Budget:
     """What a schedule costs, level by level; arguments are those of `solve_budget`."""
     schedule = schedule.for_model(structure)
-    fresh = settings.fresh_share
-    kinds = [(remembered, share) for remembered, share in ((False, fresh), (True, 1.0 - fresh)) if share > 0]
-    passes = [
-        (at, remembered, weight * share) for at, weight in progress_weights(schedule) for remembered, share in kinds
-    ]
+    passes = progress_weights(schedule)
 
     def cost(level: int) -> LevelCost:
         blocks = [block for block in structure.blocks if block.level == level]
         grid = structure.grid(level, latent)
         tokens = grid[0] * grid[1]
 
-        def pruned(block: AttentionBlock, progress: float, remembered: bool) -> int:
-            kept = kept_tokens(tokens, schedule.ratio(progress, block))
-            point = settings.point(block.layers, remembered=remembered)
-            return block_flops(block, tokens, kept, point=point, weighted=settings.weighs)
+        def pruned(block: AttentionBlock, progress: float) -> float:
+            kept = kept_in_block(schedule, settings, block, tokens, progress)
+            return mean_pruned_flops(settings, block, tokens, kept)
 
-        spent = sum(weight * pruned(block, at, remembered) for block in blocks for at, remembered, weight in passes)
+        spent = sum(weight * pruned(block, at) for block in blocks for at, weight in passes)
         full = sum(block_flops(block, tokens) for block in blocks)
         return LevelCost(LEVEL_NAMES[level], grid, len(blocks), sum(block.layers for block in blocks), full, spent)
 
@@ -95,11 +91,7 @@ def budget_of(
 
 def share_left(structure: UNetStructure, latent: tuple[int, int], ratio: float) -> float:
     """The share of an evaluation's FLOPs that the defaults leave at a prune ratio, on a latent of (height, width)."""
-    schedule = replace(DEFAULT_SCHEDULE, prune_ratio=ratio).for_model(structure)
-    pruned = unet_flops(
-        structure, latent, lambda block: schedule.ratio(1.0, block), weighted=DEFAULT_SETTINGS.weighs and ratio > 0
-    )
-    return pruned / unet_flops(structure, latent)
+    return 1.0 - budget_of(structure, latent, replace(DEFAULT_SCHEDULE, prune_ratio=ratio)).saving
 
 
 def solve_budget(
@@ -123,10 +115,11 @@ def solve_budget(
 
     most = at(MAX_RATIO)
     if most.saving < saving:
+        reached = f"{max(0.0, most.saving):.1%} can be saved (an ideal speed-up of {max(1.0, most.speed_up):.2f}x)"
         raise ValueError(
-            f"saving is {saving:.1%}, but with this schedule at most {most.saving:.1%} can be saved (an ideal speed-up "
-            f"of {most.speed_up:.2f}x) at this size: the rest of the model is not pruned. Ask for less, prune earlier "
-            "in the block, spare fewer blocks and levels, or make the picture larger."
+            f"saving is {saving:.1%}, but with this schedule at most {reached} at this size: the rest of the model is "
+            "not pruned, and choosing tokens takes its share. Ask for less, prune earlier in the block, spare fewer "
+            "blocks and levels, or choose ranking 'redundancy'."
         )
     low, high = 0.0, MAX_RATIO
     if at(low).saving >= saving:

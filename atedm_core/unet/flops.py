@@ -2,7 +2,7 @@
 
 Two operations per multiply-add, one sample, no guidance: the convention in which the paper's SDXL takes 6.7 TFLOPs a
 step at 1024 px. Counted is what `torch.utils.flop_counter` counts: matrix products, convolutions and attention.
-The pack's own work (ranking, gathering, filling) is not counted here; it is measured.
+What choosing tokens and filling them in costs is in `choosing_flops`, and with it in `pruned_cost`.
 """
 
 from __future__ import annotations

@@ -46,6 +46,8 @@ class DSAPSchedule:
             `None` for what suits the model (`for_model`).
         block_shares: the blocks that are pruned, each more or less than the others, so that `prune_ratio` is their
             mean; none for all alike. `for_model` fills them in.
+        only_where_it_pays: whether blocks stay whole in which choosing tokens takes most of what is saved
+            (`pruned_cost`). `for_model` says so where no levels were given.
     """
 
     prune_ratio: float = DEFAULT_RATIO
@@ -55,6 +57,7 @@ class DSAPSchedule:
     ramp: Ramp = "step"
     level_scales: tuple[float, ...] | None = None
     block_shares: tuple[BlockShare, ...] = ()
+    only_where_it_pays: bool = False
 
     def __post_init__(self) -> None:
         check_range("prune_ratio", self.prune_ratio, 0.0, MAX_RATIO)
@@ -91,7 +94,8 @@ class DSAPSchedule:
 
         Its shallow levels stay whole: a block's first layer runs on all tokens, so in a shallow block little is saved
         for the same error (SDXL's half-resolution blocks have 2 layers, its quarter-resolution ones 10). Where that
-        leaves one level, its late blocks are spared at the cost of its early ones (`sparing`).
+        leaves one level, its late blocks are spared at the cost of its early ones (`sparing`). A block is pruned at
+        the sizes at which that pays.
         """
         if self.level_scales is not None:
             return self
@@ -102,7 +106,7 @@ class DSAPSchedule:
         scales = tuple(float(depths.get(level, most) >= SHALLOW * most) for level in range(len(LEVEL_NAMES)))
         deep = [level for level in depths if scales[level] > 0]
         shares = block_shares(structure, deep[0]) if len(deep) == 1 else ()
-        return replace(self, level_scales=scales, block_shares=shares)
+        return replace(self, level_scales=scales, block_shares=shares, only_where_it_pays=True)
 
     def check_levels(self, structure: UNetStructure) -> None:
         """Refuse, by a ValueError that names it, a scale for a level at which the model has no attention."""

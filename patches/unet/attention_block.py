@@ -10,9 +10,9 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from torch import Tensor
 
-from ...atedm_core.tokens import kept_tokens
 from ...atedm_core.unet.choosing_flops import choosing_flops, filling_in_flops
 from ...atedm_core.unet.flops import block_flops
+from ...atedm_core.unet.pruned_cost import kept_in_block
 from ...atedm_core.unet.structure import AttentionBlock
 from ...report.record import Tally
 from .compiled import is_plain
@@ -88,7 +88,8 @@ class _Call:
 
 def _run_block(call: _Call, layer: SpatialTransformer, x: Tensor, context: Any) -> Tensor:
     run, block, options = call.run, call.block, call.options
-    keep = kept_tokens(call.tokens, run.method.schedule.ratio(call.progress, block))
+    method = run.method
+    keep = kept_in_block(method.schedule, method.settings, block, call.tokens, call.progress)
     foreign = foreign_code(layer) if keep < call.tokens or run.compiled is not None else None
     if foreign is not None and keep < call.tokens:
         run.leave_alone(block, foreign)

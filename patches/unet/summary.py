@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
-from ...atedm_core.tokens import kept_tokens
-from ...atedm_core.unet.choosing_flops import choosing_flops
 from ...atedm_core.unet.flops import block_flops
+from ...atedm_core.unet.pruned_cost import is_spared_for_its_cost, kept_in_block, pruned_flops
 from ...report.words import Said, reason
 from ..host.version import why_blocks_cannot_be_pruned
 from .run import PruneRun
@@ -25,11 +24,9 @@ def planned_saving(run: PruneRun, sigmas: list[float], latent: tuple[int, int]) 
         for block in structure.blocks:
             tokens = prod(structure.grid(block.level, latent))
             remembered = settings.ranks_by_attention and step % settings.rank_interval > 0
-            point = settings.point(block.layers, remembered=remembered)
-            kept = kept_tokens(tokens, schedule.ratio(progress, block))
+            kept = kept_in_block(schedule, settings, block, tokens, progress)
             full += block_flops(block, tokens)
-            spent += block_flops(block, tokens, kept, point=point, weighted=settings.weighs)
-            spent += choosing_flops(settings, block.width, tokens, kept, remembered=remembered)
+            spent += pruned_flops(settings, block, tokens, kept, remembered=remembered)
     return 1.0 - spent / full if full else 0.0
 
 
@@ -47,9 +44,9 @@ def summarize(run: PruneRun, steps: int, planned: float, finished: bool) -> str:
     )
 
 
-def explain_nothing_pruned(run: PruneRun) -> Said:
-    """Why a run that finished pruned nothing, and what to change."""
-    schedule = run.method.schedule
+def explain_nothing_pruned(run: PruneRun, latent: tuple[int, int]) -> Said:
+    """Why a run that finished pruned nothing on a latent of (height, width), and what to change."""
+    structure, settings, schedule = run.method.structure, run.method.settings, run.method.schedule
     if schedule.prune_ratio == 0:
         return reason("prune_ratio_off")
     if not run.tallies:
@@ -58,7 +55,10 @@ def explain_nothing_pruned(run: PruneRun) -> Said:
     if run.left_alone:
         foreign = next(iter(run.left_alone.values()))
         return reason("other", text=f"{foreign} replaces whole attention layers. Take it out of this model's path.")
-    blocks = run.method.structure.blocks
-    if any(schedule.ratio(progress, block) for progress in run.seen_progress() for block in blocks):
+    places = [(block, progress) for block in structure.blocks for progress in run.seen_progress()]
+    tokens = {block: prod(structure.grid(block.level, latent)) for block in structure.blocks}
+    if any(is_spared_for_its_cost(schedule, settings, block, tokens[block], progress) for block, progress in places):
+        return reason("does_not_pay", ratio=schedule.prune_ratio)
+    if any(schedule.ratio(progress, block) for block, progress in places):
         return reason("too_small", ratio=schedule.prune_ratio)
     return reason("never_past_early", early=schedule.early_percent)

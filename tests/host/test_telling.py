@@ -91,6 +91,7 @@ def test_two_samplers_tell_the_node_that_each_goes_through(host: InProcessHost, 
     [
         ({"prune_ratio": 0.0}, "off", "prune_ratio_off"),
         ({"prune_ratio": 0.01}, "nothing", "too_small"),
+        ({"prune_ratio": 0.05}, "nothing", "does_not_pay"),
     ],
 )
 def test_why_nothing_was_saved_is_told_in_words_that_can_be_translated(
