@@ -128,8 +128,8 @@ def describe_budget(budget: Budget, picture: tuple[int, int]) -> str:
         *(_level_row(level) for level in budget.levels),
         f"{'other':<36}{rest / _TERA:>13.3f}{rest / _TERA:>9.3f}{0:>8.1%}  convolutions, not pruned",
         "",
-        "Averaged over a run with evenly spaced steps, one sample, two operations per multiply-add. Choosing tokens and "
-        "filling them in is counted in.",
+        "Averaged over a run with evenly spaced steps, one sample, two operations per multiply-add. It "
+        "includes choosing tokens and filling them in.",
     ]
     return "\n".join(lines)
 
