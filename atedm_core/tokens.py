@@ -5,7 +5,7 @@ B samples, N tokens on the full grid, K kept tokens, C channels; indices are int
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -39,7 +39,7 @@ class TokenSubset:
         """`[B, N]` in [0, K): for every position the slot of its stand-in; kept tokens point to their own."""
         positions = torch.arange(self.total, device=self.keep_index.device).expand(len(self.keep_index), -1)
         if self.stand_ins is not None:
-            source = torch.empty_like(positions).scatter_(1, self.keep_index, positions[:, : self.kept])
+            source = positions.scatter(1, self.keep_index, positions[:, : self.kept])
             return source.scatter_(1, self.drop_index, self.stand_ins)
         after = torch.searchsorted(self.keep_index, positions.contiguous()).clamp_max(self.kept - 1)
         before = (after - 1).clamp_min(0)
@@ -51,9 +51,8 @@ class TokenSubset:
     @cached_property
     def members(self) -> Tensor:
         """`[B, K]` float32: how many tokens each kept one stands for, itself included."""
-        slots = self._slots_of_dropped
-        ones = torch.ones_like(self.keep_index, dtype=torch.float32)
-        return ones.scatter_add_(1, slots, ones.new_ones(()).expand_as(slots))
+        ones = torch.ones(len(self.keep_index), self.total, device=self.keep_index.device)
+        return ones[:, : self.kept].scatter_add_(1, self._slots_of_dropped, ones[:, self.kept :])
 
     @classmethod
     def top(cls, scores: Tensor, keep: int, order: EvenOrder | None = None) -> TokenSubset:
@@ -113,9 +112,20 @@ class TokenSubset:
         slots = [None] * parts if self.stand_ins is None else self.stand_ins.chunk(parts)
         return [TokenSubset(*part) for part in zip(keep, drop, slots, strict=True)]
 
+    def with_stand_ins(self, slots: Tensor) -> TokenSubset:
+        """The same tokens with these stand-ins, `[B, N - K]` in [0, K)."""
+        made = replace(self, stand_ins=slots)
+        # What was computed of the tokens themselves still holds; each tensor is a kernel to launch.
+        vars(made).update({name: vars(self)[name] for name in ("_kept_rows", "_dropped_rows") if name in vars(self)})
+        return made
+
     def gather(self, x: Tensor) -> Tensor:
         """The kept tokens of `x`: `[B, N, C]` -> `[B, K, C]`."""
-        return gather_tokens(x, self.keep_index)
+        return _select(x, self._kept_rows)
+
+    def gather_dropped(self, x: Tensor) -> Tensor:
+        """The dropped tokens of `x`: `[B, N, C]` -> `[B, N - K, C]`."""
+        return _select(x, self._dropped_rows)
 
     def mean(self, x: Tensor) -> Tensor:
         """Of `x` `[B, N, C]`, for each kept token the mean over those that it stands for: `[B, K, C]`.
@@ -123,7 +133,7 @@ class TokenSubset:
         Summed in float32 at least, in an order that is the same every time.
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
-        total = add_tokens(self.gather(x).to(dtype), self._slots_of_dropped, gather_tokens(x, self.drop_index))
+        total = add_tokens(self.gather(x).to(dtype), self._slots_of_dropped, self.gather_dropped(x))
         return (total / self.members.unsqueeze(-1)).to(x.dtype)
 
     @property
@@ -132,17 +142,37 @@ class TokenSubset:
 
     def expand(self, y: Tensor) -> Tensor:
         """Every position gets its stand-in's row of `y`: `[B, K, C]` -> `[B, N, C]`."""
-        return gather_tokens(y, self.source_index)
+        return _select(y, self._source_rows)
+
+    @cached_property
+    def _kept_rows(self) -> Tensor:
+        return _row_numbers(self.keep_index, self.total)
+
+    @cached_property
+    def _dropped_rows(self) -> Tensor:
+        return _row_numbers(self.drop_index, self.total)
+
+    @cached_property
+    def _source_rows(self) -> Tensor:
+        return _row_numbers(self.source_index, self.kept)
 
 
 def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
     """Rows of `x` `[B, N, C]` at `index` `[B, K]`, per sample: `[B, K, C]`."""
+    return _select(x, _row_numbers(index, x.shape[1]))
+
+
+def _row_numbers(index: Tensor, tokens: int) -> Tensor:
+    """Positions `[B, K]` of `tokens` in each sample as positions in all samples' rows."""
+    if len(index) == 1:
+        return index
+    return index + torch.arange(0, len(index) * tokens, tokens, device=index.device).unsqueeze(1)
+
+
+def _select(x: Tensor, rows: Tensor) -> Tensor:
+    """Of `x` `[B, N, C]` the rows that `_row_numbers` `[B, K]` name: `[B, K, C]`."""
     # Selecting from the flattened rows copies whole rows, where `torch.gather` needs an index per element.
-    samples, tokens, channels = x.shape
-    if samples > 1:
-        index = index + torch.arange(0, samples * tokens, tokens, device=index.device).unsqueeze(1)
-    rows = x.reshape(samples * tokens, channels).index_select(0, index.flatten())
-    return rows.view(samples, -1, channels)
+    return x.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, rows.shape)
 
 
 def scatter_tokens(x: Tensor, index: Tensor, rows: Tensor) -> Tensor:
@@ -156,8 +186,8 @@ def add_tokens(x: Tensor, index: Tensor, rows: Tensor) -> Tensor:
     if x.device.type != "cuda":
         return x.scatter_add_(1, index.unsqueeze(-1).expand_as(rows), rows)
     # There `scatter_add` adds in any order, and this one sorts first.
-    samples, kept, channels = x.shape
-    flat = index + torch.arange(0, samples * kept, kept, device=index.device).unsqueeze(1)
+    _, kept, channels = x.shape
+    flat = _row_numbers(index, kept)
     x.view(-1, channels).index_put_((flat.flatten(),), rows.reshape(-1, channels), accumulate=True)
     return x
 
@@ -198,11 +228,14 @@ def kept_tokens(tokens: int, ratio: float) -> int:
     return max(1, round(tokens * (1.0 - ratio)))
 
 
-def best_first(scores: Tensor, order: EvenOrder | None) -> Tensor:
-    """`[B, N]`, positions by descending score `[B, N]`; equal ones in the grid's `order`, or the earlier one first."""
+def best_first(scores: Tensor, order: EvenOrder | None, *, lowest: bool = False) -> Tensor:
+    """`[B, N]`, positions by descending score `[B, N]`; equal ones in the grid's `order`, or the earlier one first.
+
+    With `lowest` by ascending score.
+    """
     if order is None:
-        return scores.sort(dim=1, descending=True, stable=True).indices
-    return order.positions[scores[:, order.positions].sort(dim=1, descending=True, stable=True).indices]
+        return scores.sort(dim=1, descending=not lowest, stable=True).indices
+    return order.positions[scores[:, order.positions].sort(dim=1, descending=not lowest, stable=True).indices]
 
 
 def _check_scores(scores: Tensor, keep: int) -> None:

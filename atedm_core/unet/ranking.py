@@ -15,6 +15,7 @@ from .gwpr import combine_heads, cross_gwpr, gwpr, lattice_voters
 from .recovery import stand_in_by_attention, stand_in_by_cosine, stand_in_by_grid
 from .redundancy import redundancy_scores
 from .settings import PruneSettings
+from .similarity import Directions
 
 LATTICE_VOTERS = 256
 
@@ -55,7 +56,11 @@ def rank_tokens(settings: PruneSettings, attention: LayerAttention, grid: tuple[
 
 
 def rank_states(
-    settings: PruneSettings, hidden: Tensor, keep: int, grid: tuple[int, int], order: EvenOrder | None = None
+    settings: PruneSettings,
+    hidden: Tensor | Directions,
+    keep: int,
+    grid: tuple[int, int],
+    order: EvenOrder | None = None,
 ) -> Tensor:
     """Scores `[B, N]` of the rankings that need no attention, by the states `[B, N, C]` at the pruning point.
 
@@ -65,7 +70,8 @@ def rank_states(
     """
     if settings.ranking == "redundancy":
         return redundancy_scores(hidden, grid, keep, order)
-    return (order or EvenOrder.of(grid, hidden.device)).scores.expand(len(hidden), -1)
+    rows = hidden.rows if isinstance(hidden, Directions) else hidden
+    return (order or EvenOrder.of(grid, rows.device)).scores.expand(len(rows), -1)
 
 
 def select_tokens(
@@ -89,7 +95,7 @@ def choose_stand_ins(
     settings: PruneSettings,
     subset: TokenSubset,
     grid: tuple[int, int],
-    hidden: Tensor,
+    hidden: Tensor | Directions,
     attention: LayerAttention | None,
 ) -> TokenSubset:
     """The subset of N tokens with the stand-ins that the settings ask for.

@@ -8,7 +8,6 @@ B samples, H heads, N tokens on a (height, width) grid, K kept, C channels, D he
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from ..log_sum_exp import chunk_rows, log_sum_exp
 from ..tokens import TokenSubset, gather_tokens, scatter_tokens
 from .regression import regress_changes
 from .settings import RECOVERIES, Recovery
-from .similarity import along_each
+from .similarity import Directions
 
 _NEIGHBOURS = 4
 
@@ -44,12 +43,13 @@ def stand_in_by_attention(
     return _most_similar(attention, subset, samples * heads, grid)
 
 
-def stand_in_by_cosine(subset: TokenSubset, hidden: Tensor, grid: tuple[int, int] | None = None) -> TokenSubset:
+def stand_in_by_cosine(
+    subset: TokenSubset, hidden: Tensor | Directions, grid: tuple[int, int] | None = None
+) -> TokenSubset:
     """Each dropped token's stand-in is the kept one nearest in angle by the states `[B, N, C]` at the pruning point."""
-    # A dropped token's own length does not change which one that is.
-    along = along_each(subset.gather(hidden))
-    dropped = gather_tokens(hidden, subset.drop_index)
-    return _most_similar(lambda part: along(dropped[:, part]), subset, len(hidden), grid)
+    states = Directions.of(hidden)
+    kept, dropped = states.pick(subset.gather), states.pick(subset.gather_dropped)
+    return _most_similar(lambda part: dropped.along(kept, part), subset, len(kept.rows), grid)
 
 
 def stand_in_by_grid(subset: TokenSubset, grid: tuple[int, int]) -> TokenSubset:
@@ -64,13 +64,15 @@ def recover(
     after: Tensor,
     grid: tuple[int, int] | None = None,
     entered: Tensor | None = None,
+    directions: Directions | None = None,
 ) -> Tensor:
     """The full grid `[B, N, C]` again, after an attention block that was run on the kept tokens.
 
     Kept tokens have their state at the end, `after` `[B, K, C]`, to rounding at most. Dropped ones get, where
     `before` `[B, N, C]` are the states at the pruning point:
 
-    - `regression`: as `update`, and what the kept tokens show that a state of its own changes (`regression`).
+    - `regression`: as `update`, and what the kept tokens show that a state of its own changes (`regression`). The
+      `directions` of `before` are made anew where they are not given.
     - `update`: their own state and their stand-in's change since pruning. Where `entered` `[B, K, C]`, means of several
       tokens, went through the layers in the kept ones' place, these too have their own state and that change.
     - `copy` (the paper): their stand-in's state; `zero`: zero.
@@ -91,7 +93,7 @@ def recover(
     entered = subset.gather(before) if entered is None else entered
     change = after - entered
     if how == "regression":
-        return regress_changes(subset, before, entered, change)
+        return regress_changes(subset, before, entered, change, directions)
     return subset.expand(change).add_(before)
 
 
@@ -144,8 +146,8 @@ def _most_similar(
             slots = torch.where(found.gather(2, near.unsqueeze(2)).squeeze(2) == best, near, slots)
         parts.append(slots)
     if len(parts) == 1:
-        return replace(subset, stand_ins=parts[0])
-    return replace(subset, stand_ins=torch.cat(parts, dim=1) if parts else subset.drop_index)
+        return subset.with_stand_ins(parts[0])
+    return subset.with_stand_ins(torch.cat(parts, dim=1) if parts else subset.drop_index)
 
 
 def _slots_beside(subset: TokenSubset, grid: tuple[int, int]) -> Tensor:

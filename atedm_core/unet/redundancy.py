@@ -13,17 +13,17 @@ one. Picking those farthest from all picked so far is greedy k-center clustering
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from ..tokens import EvenOrder, best_first, gather_tokens
-from .similarity import cosines_among
+from .similarity import Directions
 
 CELL = 4
-PICKED = 0.75
-"""Score of the tokens that a round picked: below the anchors', above all others'."""
+SETTLED = 2.0
+"""Score of the anchors and of what a round picked: above all others', which are -1 to 1."""
 MOST_ANCHORS = 0.25
 """Share of what stays that the lattice takes at most: the rest follows the picture."""
 ROUNDS = 3
@@ -32,35 +32,30 @@ MOST_PICKED = 0.25
 """Share of all tokens that all rounds but the last pick at most: more would cost what a low ratio saves."""
 
 
-def redundancy_scores(hidden: Tensor, grid: tuple[int, int], keep: int, order: EvenOrder | None = None) -> Tensor:
-    """Scores `[B, N]` by which `keep` of N tokens are to stay: anchors over 0.9, picked ones 0.75, others to 0.5.
+def redundancy_scores(
+    hidden: Tensor | Directions, grid: tuple[int, int], keep: int, order: EvenOrder | None = None
+) -> Tensor:
+    """Scores `[B, N]` by which `keep` of N tokens are to stay: 2 for anchors and picked ones, others minus a cosine.
 
-    They are float32 (float64 for float64 states `[B, N, C]`). `grid` is (height, width) in tokens; its `order` is made
-    anew where it is not given, and ranks the anchors.
+    That is the one with the most similar of these, so it is -1 to 1. They are float32 (float64 for float64 states
+    `[B, N, C]`). `grid` is (height, width) in tokens; its `order` is made anew where it is not given.
     """
-    order = order or EvenOrder.of(grid, hidden.device)
-    highest_with, cell = cosines_among(hidden), lattice_cell(hidden.shape[1], keep)
+    states = Directions.of(hidden)
+    order = order or EvenOrder.of(grid, states.rows.device)
+    tokens = states.rows.shape[1]
+    cell = lattice_cell(tokens, keep)
 
     def lattice(rows: Tensor) -> Tensor:
         return rows.unflatten(1, grid)[:, ::cell, ::cell]
 
-    highest = highest_with(lambda rows: lattice(rows).flatten(1, 2))
-    scores = _unlike(highest)
-    # Anchors come before all others, in the grid's even order, of which they are the first.
-    lattice(scores)[:] = lattice(order.scores.unsqueeze(0))
-    first = anchors = lattice(scores)[0].numel()
-    for count in picked_in_rounds(scores.shape[1], anchors, keep):
-        picked = best_first(scores, order)[:, first : first + count]
-        highest = highest.maximum(highest_with(partial(gather_tokens, index=picked)))
-        settled = scores >= PICKED
-        scores = torch.where(settled, scores, _unlike(highest)).scatter_(1, picked, PICKED)
-        first += count
-    return scores
-
-
-def _unlike(highest: Tensor) -> Tensor:
-    """From cosines with the most similar anchor `[B, N]` to scores, 0 to 0.5."""
-    return (1.0 - highest).clamp_min(0.0) / 4.0
+    highest = states.highest_with(states.pick(lambda rows: lattice(rows).flatten(1, 2)))
+    # What is settled is most like all others from here on, and so never picked again.
+    anchors = lattice(highest).fill_(math.inf)[0].numel()
+    for count in picked_in_rounds(tokens, anchors, keep):
+        picked = best_first(highest, order, lowest=True)[:, :count]
+        nearer = states.highest_with(states.pick(partial(gather_tokens, index=picked)))
+        highest = highest.maximum(nearer).scatter_(1, picked, math.inf)
+    return highest.neg_().nan_to_num_(neginf=SETTLED)
 
 
 def lattice_cell(tokens: int, keep: int) -> int:

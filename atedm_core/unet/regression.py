@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..tokens import TokenSubset
+from .similarity import Directions
 
 logger = logging.getLogger(__name__)
 
@@ -29,60 +30,47 @@ MOST_ROWS = 128
 _SMALLEST_SPREAD = 1e-6
 """Of directions, squared, times what a token stands for: tokens that differ by less count as alike in float32."""
 _TINY = 1e-12
-_SMALLEST_CHANGE = 1e-4
-"""What changes are measured by at least: float16 holds no much smaller number."""
 
 
 def fitted_rows(kept: int) -> int:
-    """How many of so many kept tokens the function is fitted to: all, or so many evenly spaced in the grid's order."""
-    return min(kept, MOST_ROWS)
+    """How many of so many kept tokens the function is fitted to: every one, or every second, or every third, ..."""
+    return -(-kept // _stride(kept))
 
 
-def regress_changes(subset: TokenSubset, before: Tensor, entered: Tensor, change: Tensor) -> Tensor:
+def _stride(kept: int) -> int:
+    return -(-kept // MOST_ROWS)
+
+
+def regress_changes(
+    subset: TokenSubset, before: Tensor, entered: Tensor, change: Tensor, directions: Directions | None = None
+) -> Tensor:
     """All tokens after the block, `[B, N, C]`, from their states `before` it and what the layers changed.
 
     `entered` `[B, K, C]` are the states that went through them, of kept tokens or of means of groups, and `change`
-    `[B, K, C]` what became of them less these. The function is fitted in float32 at least, and applied in the dtype of
-    the states.
+    `[B, K, C]` what became of them less these. Computed in float32 at least, and rounded once to the states' dtype. The
+    `directions` of `before` are made anew where they are not given.
     """
     dtype = torch.promote_types(before.dtype, torch.float32)
-    directions, entered = _directions(before, dtype), _directions(entered, dtype)
-    apart = directions.sub_(subset.expand(entered))
-    weight, rows, wanted = (_fitted(one) for one in (subset.members.to(dtype).unsqueeze(-1), entered, change))
-    rows, wanted = _centred(rows, weight), _centred(wanted.to(dtype), weight)
-    # Both to a size of about one, which half precision holds; each counts for the tokens that it stands for.
-    scale = wanted.abs().amax(dim=(1, 2), keepdim=True).clamp(_SMALLEST_CHANGE, torch.finfo(before.dtype).max)
-    lengths = torch.linalg.vector_norm(rows, dim=2, keepdim=True)
-    spread = (lengths.square() * weight).mean(dim=1, keepdim=True).clamp_min(_SMALLEST_SPREAD)
-    known = lengths.amax(dim=1, keepdim=True)
+    unit, went_in = Directions.of(before if directions is None else directions).unit, Directions.of(entered).unit
+    apart = unit - subset.expand(went_in)
+    some = slice(None, None, _stride(subset.kept))
+    weight = subset.members.to(dtype)[:, some, None]
+    share = weight / weight.sum(dim=1, keepdim=True)
+    rows, wanted = (every - (every * share).sum(dim=1, keepdim=True) for every in (went_in[:, some], change[:, some]))
+    known = torch.linalg.vector_norm(rows, dim=2, keepdim=True).amax(dim=1, keepdim=True).clamp_min(_TINY)
+    # Each counts for the tokens that it stands for; all together to a size of one, so that the ridge is in proportion.
+    root, count = weight.sqrt(), rows.shape[1]
+    rows = rows * root
+    size = torch.linalg.vector_norm(rows, dim=(1, 2), keepdim=True).clamp_min((count * _SMALLEST_SPREAD) ** 0.5)
+    rows = rows / size
+    matrix = torch.bmm(rows, rows.transpose(1, 2))
+    matrix.diagonal(dim1=1, dim2=2).add_(RIDGE / count)
+    solved = _solve(matrix, wanted * (root / size))
     # No further from its stand-in than any kept token is from their mean: beyond, the function was never seen.
-    within = (known / torch.linalg.vector_norm(apart, dim=2, keepdim=True).clamp_min(_TINY)).clamp_max(1.0)
-    apart, rows = apart * (within / spread.sqrt()), rows * (weight / spread).sqrt()
-    ridge = RIDGE * torch.eye(rows.shape[1], dtype=dtype, device=rows.device)
-    solved = _solve(torch.bmm(rows, rows.transpose(1, 2)) + ridge, wanted * (weight.sqrt() / scale))
-    products = _dtype_of_products(before)
+    apart = apart * (known / torch.linalg.vector_norm(apart, dim=2, keepdim=True)).clamp_max(1.0)
     # Over the kept tokens first: the C x C matrix of the function would cost more than both products.
-    alike = torch.bmm(apart.to(products), rows.transpose(1, 2).to(products))
-    differs = torch.bmm(alike, solved.to(products)).to(before.dtype)
-    return subset.expand(change).add_(before).addcmul_(differs, scale.to(before.dtype))
-
-
-def _directions(states: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.nn.functional.normalize(states.to(dtype), dim=-1)
-
-
-def _fitted(kept: Tensor) -> Tensor:
-    """Of rows `[B, K, C]` those that the function is fitted to, `[B, R, C]`."""
-    tokens = kept.shape[1]
-    rows = fitted_rows(tokens)
-    if rows == tokens:
-        return kept
-    return kept[:, torch.arange(rows, device=kept.device) * tokens // rows]
-
-
-def _centred(rows: Tensor, weight: Tensor) -> Tensor:
-    """Rows `[B, R, C]` less their mean by weights `[B, R, 1]`."""
-    return rows - (rows * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True)
+    differs = torch.bmm(torch.bmm(apart, rows.transpose(1, 2)), solved)
+    return differs.add_(before).add_(subset.expand(change)).to(before.dtype)
 
 
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:
@@ -106,9 +94,3 @@ def _by_cholesky(matrix: Tensor, right: Tensor) -> Tensor:
 @functools.cache
 def _tell_once(device: str) -> None:
     logger.info("the processor fits the function that fills in dropped tokens: %s cannot", device)
-
-
-def _dtype_of_products(states: Tensor) -> torch.dtype:
-    """The states' own, but where a processor would multiply float16 element by element."""
-    slow = states.device.type == "cpu" and states.dtype == torch.float16
-    return torch.float32 if slow else states.dtype

@@ -31,10 +31,12 @@ from .contenders import apply
 
 PARTS = {
     "rank_states": "rank",
+    "of": "rank",
     "select_tokens": "choose",
     "choose_stand_ins": "choose stand-ins",
     "recover": "fill in",
     "gather": "gather",
+    "mean": "gather",
 }
 COLUMNS = tuple(dict.fromkeys(PARTS.values()))
 STEPS = 4
@@ -106,7 +108,8 @@ def watching(stopwatch: Stopwatch) -> Iterator[None]:
     """While it lasts, every call of a part is watched, but for a ranking by attention: that comes in by an argument."""
     from ..pack.patches.unet import pruning_pass
 
-    places = [(TokenSubset if name == "gather" else pruning_pass, name) for name in PARTS]
+    owners = {"of": pruning_pass.Directions, "gather": TokenSubset, "mean": TokenSubset}
+    places = [(owners.get(name, pruning_pass), name) for name in PARTS]
     originals = [getattr(place, name) for place, name in places]
     for (place, name), original in zip(places, originals, strict=True):
         setattr(place, name, stopwatch.watched(PARTS[name], original))

@@ -11,6 +11,7 @@ from ...atedm_core.tokens import EvenOrder, TokenSubset
 from ...atedm_core.unet.ranking import RankTokens, choose_stand_ins, rank_states, rank_tokens, select_tokens
 from ...atedm_core.unet.recovery import recover
 from ...atedm_core.unet.settings import PrunePoint, PruneSettings
+from ...atedm_core.unet.similarity import Directions
 from .attention_view import AttentionView
 from .compiled import RunLayer, is_plain
 from .full_grid import Options, TokenGrid, append_patch, on_full_grid
@@ -44,6 +45,7 @@ class PruningPass:
     scores: Tensor | None = None
     _before: Tensor | None = None
     _entered: Tensor | None = None
+    _states: Directions | None = None
     _weighted: WeightedAttention | None = None
     _view: AttentionView | None = None
 
@@ -78,7 +80,8 @@ class PruningPass:
             if index == 0 and self._tokens.subset is None:
                 hidden = self._drop(hidden)
         assert self._before is not None
-        return recover(self.settings.recovery, self.subset, self._before, hidden, self.grid, self._entered)
+        settings, states = self.settings, self._states
+        return recover(settings.recovery, self.subset, self._before, hidden, self.grid, self._entered, states)
 
     def _run_layer(self, layer: Any, hidden: Tensor, context: Tensor, options: Options) -> Tensor:
         weighted = self._weighted
@@ -125,8 +128,11 @@ class PruningPass:
         # The view holds the first layer's queries and keys; the later layers need that memory.
         self._view = None
         settings, grid = self.settings, self.grid
+        compares = settings.ranking == "redundancy" or settings.stand_in == "cosine"
+        self._states = Directions.of(hidden) if compares else None
+        states = self._states or hidden
         if not settings.ranks_by_attention:
-            self.scores = rank_states(settings, hidden, self.keep, grid, self.order)
+            self.scores = rank_states(settings, states, self.keep, grid, self.order)
         elif self.remembered is not None:
             self.scores = self.remembered.scores
             if self.remembered.subset.kept == self.keep:
@@ -135,4 +141,4 @@ class PruningPass:
             self.scores = self.rank(settings, attention, grid)
         assert self.scores is not None
         subset = select_tokens(settings, self.scores, self.keep, grid, self.order)
-        return choose_stand_ins(settings, subset, grid, hidden, attention)
+        return choose_stand_ins(settings, subset, grid, states, attention)

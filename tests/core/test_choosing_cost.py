@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from atedm_core.unet.choosing_flops import choosing_flops
 from atedm_core.unet.ranking import choose_stand_ins, rank_states, select_tokens
 from atedm_core.unet.recovery import recover
+from atedm_core.unet.regression import fitted_rows
 from atedm_core.unet.settings import DEFAULT_SETTINGS, PruneSettings
 
 GRID, WIDTH = (16, 12), 32
@@ -28,7 +29,7 @@ def test_it_is_what_pytorch_counts(ranking: str, stand_in: str, kept: int, recov
         subset = choose_stand_ins(settings, select_tokens(settings, scores, kept, GRID), GRID, hidden, None)
         recover(settings.recovery, subset, hidden, subset.gather(hidden) + 1.0)
     # PyTorch counts products alone, neither the factor of R x R nor solving with it.
-    rows = min(kept, 128)
+    rows = fitted_rows(kept)
     solving = 2 * (rows**2 * WIDTH + rows**3 // 6) if recovery == "regression" else 0
     expected = choosing_flops(settings, WIDTH, TOKENS, kept) - solving
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.02)

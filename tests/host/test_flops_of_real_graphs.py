@@ -162,8 +162,9 @@ def no_ranking(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> Iterator
     recovery = host.module("atedm_core.unet.recovery")
     subset = host.module("atedm_core.tokens").TokenSubset
 
-    def no_scores(settings: Any, hidden: torch.Tensor, keep: int, grid: Any, order: Any) -> torch.Tensor:
-        return hidden[..., :1].transpose(1, 2)
+    def no_scores(settings: Any, states: Any, keep: int, grid: Any, order: Any) -> torch.Tensor:
+        rows: torch.Tensor = states.rows[..., :1]
+        return rows.transpose(1, 2)
 
     def first_tokens(settings: Any, per_head: torch.Tensor, keep: int, *rest: Any) -> Any:
         order = torch.arange(per_head.shape[-1], device=per_head.device).expand(per_head.shape[0], -1)
@@ -173,7 +174,9 @@ def no_ranking(host: InProcessHost, monkeypatch: pytest.MonkeyPatch) -> Iterator
         patch.setattr(module, "rank_states", no_scores)
         patch.setattr(module, "select_tokens", first_tokens)
         patch.setattr(module, "choose_stand_ins", lambda settings, chosen, *rest: chosen)
-        patch.setattr(recovery, "regress_changes", lambda chosen, before, entered, change: chosen.expand(change))
+        patch.setattr(
+            recovery, "regress_changes", lambda chosen, before, entered, change, states: chosen.expand(change)
+        )
         yield
 
 
