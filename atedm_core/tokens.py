@@ -51,7 +51,7 @@ class TokenSubset:
     @cached_property
     def members(self) -> Tensor:
         """`[B, K]` float32: how many tokens each kept one stands for, itself included."""
-        ones = torch.ones(len(self.keep_index), self.total, device=self.keep_index.device)
+        ones = torch.ones(len(self.keep_index), self.total, dtype=torch.float32, device=self.keep_index.device)
         return ones[:, : self.kept].scatter_add_(1, self._slots_of_dropped, ones[:, self.kept :])
 
     @classmethod
@@ -121,10 +121,14 @@ class TokenSubset:
 
     def gather(self, x: Tensor) -> Tensor:
         """The kept tokens of `x`: `[B, N, C]` -> `[B, K, C]`."""
+        if x.shape[:2] != (len(self.keep_index), self.total):
+            return gather_tokens(x, self.keep_index)
         return _select(x, self._kept_rows)
 
     def gather_dropped(self, x: Tensor) -> Tensor:
         """The dropped tokens of `x`: `[B, N, C]` -> `[B, N - K, C]`."""
+        if x.shape[:2] != (len(self.keep_index), self.total):
+            return gather_tokens(x, self.drop_index)
         return _select(x, self._dropped_rows)
 
     def mean(self, x: Tensor) -> Tensor:
@@ -142,31 +146,34 @@ class TokenSubset:
 
     def expand(self, y: Tensor) -> Tensor:
         """Every position gets its stand-in's row of `y`: `[B, K, C]` -> `[B, N, C]`."""
+        if y.shape[:2] != self.keep_index.shape:
+            return gather_tokens(y, self.source_index)
         return _select(y, self._source_rows)
 
     @cached_property
     def _kept_rows(self) -> Tensor:
-        return _row_numbers(self.keep_index, self.total)
+        return _row_numbers(self.keep_index, len(self.keep_index), self.total)
 
     @cached_property
     def _dropped_rows(self) -> Tensor:
-        return _row_numbers(self.drop_index, self.total)
+        return _row_numbers(self.drop_index, len(self.drop_index), self.total)
 
     @cached_property
     def _source_rows(self) -> Tensor:
-        return _row_numbers(self.source_index, self.kept)
+        return _row_numbers(self.source_index, len(self.keep_index), self.kept)
 
 
 def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of `x` `[B, N, C]` at `index` `[B, K]`, per sample: `[B, K, C]`."""
-    return _select(x, _row_numbers(index, x.shape[1]))
+    """Rows of `x` `[B, N, C]` at `index` `[B, K]`, per sample, or `[1, K]`, the same in each: `[B, K, C]`."""
+    samples, tokens, _ = x.shape
+    return _select(x, _row_numbers(index, samples, tokens))
 
 
-def _row_numbers(index: Tensor, tokens: int) -> Tensor:
-    """Positions `[B, K]` of `tokens` in each sample as positions in all samples' rows."""
-    if len(index) == 1:
+def _row_numbers(index: Tensor, samples: int, tokens: int) -> Tensor:
+    """Positions `[B, K]` or `[1, K]` of `tokens` in each of B samples, as positions `[B, K]` in all samples' rows."""
+    if samples == 1:
         return index
-    return index + torch.arange(0, len(index) * tokens, tokens, device=index.device).unsqueeze(1)
+    return index + torch.arange(0, samples * tokens, tokens, device=index.device).unsqueeze(1)
 
 
 def _select(x: Tensor, rows: Tensor) -> Tensor:
@@ -186,8 +193,8 @@ def add_tokens(x: Tensor, index: Tensor, rows: Tensor) -> Tensor:
     if x.device.type != "cuda":
         return x.scatter_add_(1, index.unsqueeze(-1).expand_as(rows), rows)
     # There `scatter_add` adds in any order, and this one sorts first.
-    _, kept, channels = x.shape
-    flat = _row_numbers(index, kept)
+    samples, kept, channels = x.shape
+    flat = _row_numbers(index, samples, kept)
     x.view(-1, channels).index_put_((flat.flatten(),), rows.reshape(-1, channels), accumulate=True)
     return x
 

@@ -104,8 +104,8 @@ def solve_budget(
     """The smallest prune ratio with which a schedule saves the wanted share of a model's FLOPs, exact to a token.
 
     The share is 0 to less than 1, for an ideal speed-up of x it is 1 - 1/x; a ValueError says where it is outside of
-    that, or how much the schedule can reach at most. `latent` is (height, width) of the latent, the settings say where
-    tokens are dropped, and how often attention ranks them.
+    that, or how much the schedule can reach at most. `latent` is (height, width) of the latent; the settings say where
+    tokens are dropped and what choosing them costs.
     """
     if not 0.0 <= saving < 1.0:
         raise ValueError(f"saving is {saving}: give a share of FLOPs, 0 or more and less than 1")
@@ -116,10 +116,11 @@ def solve_budget(
     most = at(MAX_RATIO)
     if most.saving < saving:
         reached = f"{max(0.0, most.saving):.1%} can be saved (an ideal speed-up of {max(1.0, most.speed_up):.2f}x)"
+        cheaper = ", or choose ranking 'redundancy'" if settings.ranks_by_attention else ""
         raise ValueError(
             f"saving is {saving:.1%}, but with this schedule at most {reached} at this size: the rest of the model is "
-            "not pruned, and choosing tokens takes its share. Ask for less, prune earlier in the block, spare fewer "
-            "blocks and levels, or choose ranking 'redundancy'."
+            "not pruned, and choosing tokens takes its share. Ask for less, prune earlier in the block, or spare fewer "
+            f"blocks and levels{cheaper}."
         )
     low, high = 0.0, MAX_RATIO
     if at(low).saving >= saving:

@@ -20,17 +20,19 @@ def choosing_flops(
     kept: int,
     *,
     remembered: bool = False,
+    stand_ins_too: bool = True,
     context_tokens: int = CONTEXT_TOKENS,
 ) -> int:
     """Of one attention block of so many `tokens` and channels (`width`) in which `kept` stay; 0 where all do.
 
-    A `remembered` ranking costs nothing again.
+    A `remembered` ranking costs nothing again, nor do the stand-ins, unless another number of tokens stayed when it was
+    made: then they are not remembered, `stand_ins_too` is false.
     """
     if kept >= tokens:
         return 0
     ranking = 0 if remembered else _ranking_products(settings, tokens, kept, context_tokens)
     stand_ins = 0
-    if settings.recovery != "zero" and settings.stand_in != "grid":
+    if settings.recovery != "zero" and settings.stand_in != "grid" and not (remembered and stand_ins_too):
         # by attention the log-sum-exp of every row comes first, unless the layer's kernel gave it
         stand_ins = (tokens - kept) * kept
     return 2 * width * (ranking + stand_ins) + filling_in_flops(settings, width, tokens, kept)

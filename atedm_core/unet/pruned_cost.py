@@ -22,13 +22,19 @@ MOST_FOR_CHOOSING = 0.5
 
 
 def pruned_flops(
-    settings: PruneSettings, block: AttentionBlock, tokens: int, kept: int, *, remembered: bool = False
+    settings: PruneSettings,
+    block: AttentionBlock,
+    tokens: int,
+    kept: int,
+    *,
+    remembered: bool = False,
+    stand_ins_too: bool = True,
 ) -> int:
     """One attention block of so many `tokens` of which so many are `kept`, choosing them and filling in included.
 
-    For one sample and 77 text tokens, as in `block_flops`. With a `remembered` ranking none is made.
+    For one sample and 77 text tokens, as in `block_flops`; `remembered` and `stand_ins_too` as in `choosing_flops`.
     """
-    choosing = choosing_flops(settings, block.width, tokens, kept, remembered=remembered)
+    choosing = choosing_flops(settings, block.width, tokens, kept, remembered=remembered, stand_ins_too=stand_ins_too)
     return _layers_flops(settings, block, tokens, kept, remembered) + choosing
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from ..tokens import EvenOrder, best_first, gather_tokens
@@ -23,7 +24,7 @@ from .similarity import Directions
 
 CELL = 4
 SETTLED = 2.0
-"""Score of the anchors and of what a round picked: above all others', which are -1 to 1."""
+"""Score of what a round picked: above all others' but the anchors', which are higher by their place in the order."""
 MOST_ANCHORS = 0.25
 """Share of what stays that the lattice takes at most: the rest follows the picture."""
 ROUNDS = 3
@@ -35,10 +36,11 @@ MOST_PICKED = 0.25
 def redundancy_scores(
     hidden: Tensor | Directions, grid: tuple[int, int], keep: int, order: EvenOrder | None = None
 ) -> Tensor:
-    """Scores `[B, N]` by which `keep` of N tokens are to stay: 2 for anchors and picked ones, others minus a cosine.
+    """Scores `[B, N]` by which `keep` of N tokens are to stay: anchors over 2, picked ones 2, others minus a cosine.
 
-    That is the one with the most similar of these, so it is -1 to 1. They are float32 (float64 for float64 states
-    `[B, N, C]`). `grid` is (height, width) in tokens; its `order` is made anew where it is not given.
+    That is the one with the most similar of these, -1 to 1 to rounding. They are float32 (float64 for float64 states
+    `[B, N, C]`). `grid` is (height, width) in tokens; its `order`, in which anchors come, is made anew where it is not
+    given. They are for choosing by: no gradient goes through them.
     """
     states = Directions.of(hidden)
     order = order or EvenOrder.of(grid, states.rows.device)
@@ -55,7 +57,9 @@ def redundancy_scores(
         picked = best_first(highest, order, lowest=True)[:, :count]
         nearer = states.highest_with(states.pick(partial(gather_tokens, index=picked)))
         highest = highest.maximum(nearer).scatter_(1, picked, math.inf)
-    return highest.neg_().nan_to_num_(neginf=SETTLED)
+    scores = torch.where(highest == math.inf, SETTLED, -highest)
+    lattice(scores).add_(lattice(order.scores.unsqueeze(0)))
+    return scores
 
 
 def lattice_cell(tokens: int, keep: int) -> int:

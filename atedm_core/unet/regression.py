@@ -33,8 +33,12 @@ _TINY = 1e-12
 
 
 def fitted_rows(kept: int) -> int:
-    """How many of so many kept tokens the function is fitted to: every one, or every second, or every third, ..."""
-    return -(-kept // _stride(kept))
+    """How many of so many kept tokens the function is fitted to at most.
+
+    It is fitted to every one, every second, every third, ..., so to more than half as many at least. What it costs is
+    told by the most, so that it never costs more to keep fewer tokens.
+    """
+    return min(kept, MOST_ROWS)
 
 
 def _stride(kept: int) -> int:
@@ -67,7 +71,7 @@ def regress_changes(
     matrix.diagonal(dim1=1, dim2=2).add_(RIDGE / count)
     solved = _solve(matrix, wanted * (root / size))
     # No further from its stand-in than any kept token is from their mean: beyond, the function was never seen.
-    apart = apart * (known / torch.linalg.vector_norm(apart, dim=2, keepdim=True)).clamp_max(1.0)
+    apart = apart * (known / torch.linalg.vector_norm(apart, dim=2, keepdim=True).clamp_min(_TINY)).clamp_max(1.0)
     # Over the kept tokens first: the C x C matrix of the function would cost more than both products.
     differs = torch.bmm(torch.bmm(apart, rows.transpose(1, 2)), solved)
     return differs.add_(before).add_(subset.expand(change)).to(before.dtype)

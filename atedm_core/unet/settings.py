@@ -91,6 +91,11 @@ class PruneSettings:
         return self.ranking == "self-attention" and self.stand_in != "attention"
 
     @property
+    def compares_states(self) -> bool:
+        """Whether tokens are compared by their states, to rank them or to find their stand-ins."""
+        return self.ranking == "redundancy" or (self.stand_in == "cosine" and self.recovery != "zero")
+
+    @property
     def weighs(self) -> bool:
         """Whether kept tokens count in self-attention for those that they stand for, who have to be there for it."""
         return self.merge != "none" and self.recovery != "zero"

@@ -109,7 +109,7 @@ def conclude(run: PruneRun, asked: Asked, seconds: float | None) -> Ended:
     if seconds is not None and asked.steps > 0:
         off, reason = run.method.schedule.prune_ratio == 0, None
         if run.total().pruned_calls == 0:
-            reason = explain_nothing_pruned(run, asked.latent)
+            reason = explain_nothing_pruned(run)
             logger.log(logging.INFO if off else logging.WARNING, "AT-EDM: nothing was pruned: %s", reason.english())
         ended = Ended(record_of(run, asked, seconds, planned), reason, off)
     for observer in asked.options.get("transformer_options", {}).get(OBSERVERS_KEY, ()):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...atedm_core.unet.choosing_flops import choosing_flops, filling_in_flops
 from ...atedm_core.unet.flops import block_flops
-from ...atedm_core.unet.pruned_cost import kept_in_block
+from ...atedm_core.unet.pruned_cost import is_spared_for_its_cost, kept_in_block
 from ...atedm_core.unet.structure import AttentionBlock
 from ...report.record import Tally
 from .compiled import is_plain
@@ -95,6 +95,8 @@ def _run_block(call: _Call, layer: SpatialTransformer, x: Tensor, context: Any) 
         run.leave_alone(block, foreign)
         keep = call.tokens
     if keep == call.tokens:
+        if is_spared_for_its_cost(method.schedule, method.settings, block, call.tokens, call.progress):
+            run.not_worth_it.add(block.name)
         call.record(keep)
         if run.compiled is None or foreign is not None or not is_plain(options):
             return layer(x, context, options)
@@ -140,16 +142,29 @@ def _prune_together(
         run.rankings.store(call.uuids, block.name, Ranking(passed.scores, passed.subset, call.grid, call.sigma))
     whole = passed.whole
     on_grid = {"self_on_grid": "attn1" in whole, "cross_on_grid": "attn2" in whole}
-    ranked, text = remembered is not None, call.contexts[0].shape[1]
-    choosing = choosing_flops(settings, block.width, call.tokens, keep, remembered=ranked, context_tokens=text)
-    if known is not None:
-        choosing = filling_in_flops(settings, block.width, call.tokens, keep)
+    choosing = _choosing(call, keep, remembered, known)
     call.record(keep, choosing, point=passed.point, weighted=settings.weighs, **on_grid)
     if run.maps is not None:
         run.maps.add(block, call.grid, passed.subset, len(call.uuids))
     for observer in options.get(OBSERVERS_KEY, ()):
         observer.pruned(PruneEvent(block, call.progress, call.grid, passed.subset, tuple(call.uuids)))
     return out
+
+
+def _choosing(call: _Call, keep: int, remembered: Ranking | None, known: Kept | None) -> int:
+    """FLOPs of choosing `keep` tokens of one sample and filling the others in."""
+    settings, width = call.run.method.settings, call.block.width
+    if known is not None:
+        return filling_in_flops(settings, width, call.tokens, keep)
+    return choosing_flops(
+        settings,
+        width,
+        call.tokens,
+        keep,
+        remembered=remembered is not None,
+        stand_ins_too=remembered is not None and remembered.subset.kept == keep,
+        context_tokens=call.contexts[0].shape[1],
+    )
 
 
 def _conditions(options: Options, samples: int) -> list[Hashable]:

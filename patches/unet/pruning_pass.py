@@ -128,15 +128,16 @@ class PruningPass:
         # The view holds the first layer's queries and keys; the later layers need that memory.
         self._view = None
         settings, grid = self.settings, self.grid
-        compares = settings.ranking == "redundancy" or settings.stand_in == "cosine"
-        self._states = Directions.of(hidden) if compares else None
-        states = self._states or hidden
+        if self.remembered is not None and self.remembered.subset.kept == self.keep:
+            self.scores = self.remembered.scores
+            return self.remembered.subset
+        states = Directions.of(hidden) if settings.compares_states else hidden
+        if settings.recovery == "regression" and isinstance(states, Directions):
+            self._states = states
         if not settings.ranks_by_attention:
             self.scores = rank_states(settings, states, self.keep, grid, self.order)
         elif self.remembered is not None:
             self.scores = self.remembered.scores
-            if self.remembered.subset.kept == self.keep:
-                return self.remembered.subset
         elif attention is not None and self.scores is None:
             self.scores = self.rank(settings, attention, grid)
         assert self.scores is not None

@@ -6,7 +6,6 @@ from dataclasses import replace
 from math import prod
 
 from ...atedm_core.unet.flops import unet_flops
-from ...atedm_core.unet.pruned_cost import is_spared_for_its_cost
 from ...atedm_core.unet.schedule import DSAPSchedule
 from ...atedm_core.unet.settings import PruneSettings
 from ...atedm_core.unet.structure import LEVEL_NAMES, AttentionBlock
@@ -55,13 +54,13 @@ def _place(run: PruneRun, block: AttentionBlock, grid: tuple[int, int]) -> Place
         group=f"{LEVEL_NAMES[block.level]} level",
         grid=grid,
         timeline=timeline,
-        whole_because=_why_whole(run, block, prod(grid), timeline),
+        whole_because=_why_whole(run, block, timeline),
         kept_share=None if run.maps is None else run.maps.shares(block, whole_calls),
     )
 
 
-def _why_whole(run: PruneRun, block: AttentionBlock, tokens: int, timeline: tuple[tuple[float, Tally], ...]) -> str:
-    schedule, settings = run.method.schedule, run.method.settings
+def _why_whole(run: PruneRun, block: AttentionBlock, timeline: tuple[tuple[float, Tally], ...]) -> str:
+    schedule = run.method.schedule
     if schedule.prune_ratio == 0:
         return "prune_ratio is 0"
     if not timeline:
@@ -75,7 +74,7 @@ def _why_whole(run: PruneRun, block: AttentionBlock, tokens: int, timeline: tupl
         reasons.append(f"spared in the first {schedule.early_percent:.0%}")
     if block.name in run.left_alone:
         reasons.append(f"{run.left_alone[block.name]} replaces its layers")
-    elif any(is_spared_for_its_cost(schedule, settings, block, tokens, at) for at in whole):
+    elif block.name in run.not_worth_it:
         reasons.append("choosing tokens would take most of what that saves")
     elif any(schedule.ratio(at, block) > 0 for at in whole):
         reasons.append("the ratio rounds to no token")

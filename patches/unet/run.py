@@ -76,6 +76,7 @@ class PruneRun:
         compiled: runs a layer of a block, where the model is compiled.
         maps: counts the tokens that each block kept, if somebody wants to know.
         left_alone: whose code replaced the layers of a block, by the block's name.
+        not_worth_it: names of blocks that ran whole because choosing tokens would have cost too much.
         evaluations: how often the sampler has asked for the model's answer so far.
     """
 
@@ -87,6 +88,7 @@ class PruneRun:
         self.maps: TokenMaps | None = None
         self.compiled: RunLayer | None = None
         self.left_alone: dict[str, str] = {}
+        self.not_worth_it: set[str] = set()
         self.evaluations = 0
         self.rankings = RankMemory(method.settings.rank_interval)
         self.same_picture = SamePicture()
@@ -177,6 +179,7 @@ class PruneRun:
         self.points.clear()
         self.maps = None
         self.left_alone.clear()
+        self.not_worth_it.clear()
         self.rankings.reset()
         self.same_picture.reset()
         self._progress.clear()

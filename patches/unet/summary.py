@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import prod
 
 from ...atedm_core.unet.flops import block_flops
-from ...atedm_core.unet.pruned_cost import is_spared_for_its_cost, kept_in_block, pruned_flops
+from ...atedm_core.unet.pruned_cost import kept_in_block, pruned_flops
+from ...atedm_core.unet.structure import AttentionBlock
 from ...report.words import Said, reason
 from ..host.version import why_blocks_cannot_be_pruned
 from .run import PruneRun
@@ -18,6 +19,7 @@ def planned_saving(run: PruneRun, sigmas: list[float], latent: tuple[int, int]) 
     where the actual saving departs from it.
     """
     structure, settings, schedule = run.method.structure, run.method.settings, run.method.schedule
+    ranked_for: dict[AttentionBlock, int] = {}
     full = spent = 0
     for step, sigma in enumerate(sigmas[:-1]):
         progress = run.progress_at(sigma)
@@ -26,7 +28,10 @@ def planned_saving(run: PruneRun, sigmas: list[float], latent: tuple[int, int]) 
             remembered = settings.ranks_by_attention and step % settings.rank_interval > 0
             kept = kept_in_block(schedule, settings, block, tokens, progress)
             full += block_flops(block, tokens)
-            spent += pruned_flops(settings, block, tokens, kept, remembered=remembered)
+            if not remembered:
+                ranked_for[block] = kept
+            again = ranked_for[block] == kept
+            spent += pruned_flops(settings, block, tokens, kept, remembered=remembered, stand_ins_too=again)
     return 1.0 - spent / full if full else 0.0
 
 
@@ -44,9 +49,9 @@ def summarize(run: PruneRun, steps: int, planned: float, finished: bool) -> str:
     )
 
 
-def explain_nothing_pruned(run: PruneRun, latent: tuple[int, int]) -> Said:
-    """Why a run that finished pruned nothing on a latent of (height, width), and what to change."""
-    structure, settings, schedule = run.method.structure, run.method.settings, run.method.schedule
+def explain_nothing_pruned(run: PruneRun) -> Said:
+    """Why a run that finished pruned nothing, and what to change."""
+    schedule = run.method.schedule
     if schedule.prune_ratio == 0:
         return reason("prune_ratio_off")
     if not run.tallies:
@@ -55,10 +60,9 @@ def explain_nothing_pruned(run: PruneRun, latent: tuple[int, int]) -> Said:
     if run.left_alone:
         foreign = next(iter(run.left_alone.values()))
         return reason("other", text=f"{foreign} replaces whole attention layers. Take it out of this model's path.")
-    places = [(block, progress) for block in structure.blocks for progress in run.seen_progress()]
-    tokens = {block: prod(structure.grid(block.level, latent)) for block in structure.blocks}
-    if any(is_spared_for_its_cost(schedule, settings, block, tokens[block], progress) for block, progress in places):
+    if run.not_worth_it:
         return reason("does_not_pay", ratio=schedule.prune_ratio)
-    if any(schedule.ratio(progress, block) for block, progress in places):
+    blocks = run.method.structure.blocks
+    if any(schedule.ratio(progress, block) for progress in run.seen_progress() for block in blocks):
         return reason("too_small", ratio=schedule.prune_ratio)
     return reason("never_past_early", early=schedule.early_percent)

@@ -28,6 +28,7 @@ from benchmarks.lab.unet.summary import lines, step_map
 from demo.photographs.scenes import PhotoScene
 from demo.photographs.scenes import is_held_out as is_held_out_photo
 from demo.scenes import Scene, draw, is_held_out
+from devtools.layout import ROOT
 
 ATTENDING = PruneSettings(ranking="self-attention")
 
@@ -89,6 +90,12 @@ def test_a_key_tells_apart_what_is_run_and_nothing_else() -> None:
     cases = {row.case for rows in groups().values() for row in rows}
     assert len({case.key for case in cases}) == len(cases)
     assert Case(pruning=Pruning()).key == Case(pruning=Pruning(SDXL_SCHEDULE, PruneSettings())).key
+
+
+def test_the_defaults_have_the_key_under_which_they_were_drawn() -> None:
+    """A new field of the schedule or of the settings must not orphan what was measured, unless it changes it."""
+    drawn = json.loads((ROOT / "benchmarks/results/fidelity/photographs/main.json").read_text(encoding="utf-8"))
+    assert f'"{Case(pruning=Pruning()).key}"' in json.dumps(drawn)
 
 
 def test_rows_of_a_group_have_names_of_their_own() -> None:

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from atedm_core.unet.choosing_flops import choosing_flops
 from atedm_core.unet.ranking import choose_stand_ins, rank_states, select_tokens
 from atedm_core.unet.recovery import recover
-from atedm_core.unet.regression import fitted_rows
+from atedm_core.unet.regression import MOST_ROWS, fitted_rows
 from atedm_core.unet.settings import DEFAULT_SETTINGS, PruneSettings
 
 GRID, WIDTH = (16, 12), 32
@@ -29,10 +29,24 @@ def test_it_is_what_pytorch_counts(ranking: str, stand_in: str, kept: int, recov
         subset = choose_stand_ins(settings, select_tokens(settings, scores, kept, GRID), GRID, hidden, None)
         recover(settings.recovery, subset, hidden, subset.gather(hidden) + 1.0)
     # PyTorch counts products alone, neither the factor of R x R nor solving with it.
-    rows = fitted_rows(kept)
-    solving = 2 * (rows**2 * WIDTH + rows**3 // 6) if recovery == "regression" else 0
+    most = fitted_rows(kept)
+    solving = 2 * (most**2 * WIDTH + most**3 // 6) if recovery == "regression" else 0
     expected = choosing_flops(settings, WIDTH, TOKENS, kept) - solving
+    if kept > MOST_ROWS and recovery == "regression":  # told by its most rows, done by every second
+        rows = -(-kept // 2)
+        expected -= 2 * WIDTH * (most**2 - rows**2 + 2 * TOKENS * (most - rows))
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.02)
+
+
+def test_what_a_ranking_that_is_remembered_leaves_to_do() -> None:
+    """Its stand-ins serve again, unless another number of tokens is to stay."""
+    settings = PruneSettings("self-attention", rank_interval=2, recovery="update")
+
+    def cost(**how: bool) -> int:
+        return choosing_flops(settings, WIDTH, TOKENS, 60, **how)
+
+    assert cost(remembered=True) == 0
+    assert cost(remembered=True, stand_ins_too=False) == 2 * WIDTH * (TOKENS - 60) * 60 < cost()
 
 
 def test_regression_costs_no_more_than_its_most_rows_allow() -> None:

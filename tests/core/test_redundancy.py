@@ -45,7 +45,8 @@ def test_anchors_come_first_then_in_rounds_the_tokens_least_like_any_anchor_and_
     for sample in range(2):
         lattice, picked, scores = plain_choice(hidden[sample], (height, width), keep)
         others = [token for token in range(tokens) if token not in {*lattice, *picked}]
-        assert (found[sample, lattice + picked] == SETTLED).all()
+        assert (found[sample, lattice] > SETTLED).all()
+        assert (found[sample, picked] == SETTLED).all()
         torch.testing.assert_close(found[sample, others], torch.tensor(scores, dtype=found.dtype)[others])
 
 
@@ -72,6 +73,17 @@ def test_chunks_do_not_change_the_scores(monkeypatch):
     whole = redundancy_scores(hidden, (6, 8), 20)
     monkeypatch.setattr(import_module("atedm_core.log_sum_exp"), "CHUNK_LOGITS", 60)
     torch.testing.assert_close(redundancy_scores(hidden, (6, 8), 20), whole)
+
+
+def test_anchors_come_in_an_even_order_where_not_all_of_them_can_stay():
+    scores = redundancy_scores(random_tokens((1, 64, 8), 2), (1, 64), 4)
+    assert TokenSubset.top(scores, 4).keep_index[0].tolist() == [0, 16, 32, 48]
+
+
+def test_what_is_not_a_number_stays_visible():
+    hidden = random_tokens((1, 64, 8), 2)
+    hidden[0, 9] = float("nan")
+    assert redundancy_scores(hidden, (8, 8), 20)[0, 9].isnan()
 
 
 def test_a_token_that_nothing_resembles_stays():
@@ -116,6 +128,8 @@ def test_a_device_that_multiplies_into_float32_gives_the_same(dtype, monkeypatch
     product = torch.bmm
     monkeypatch.setattr(torch, "bmm", lambda a, b, out_dtype: product(a.to(out_dtype), b.to(out_dtype)))
     monkeypatch.setattr(similarity, "_multiplies_into_float32", lambda device, dtype: True)
+    assert torch.equal(Directions.of(hidden).rows, hidden)
+    torch.testing.assert_close(Directions.of(hidden).unit, torch.nn.functional.normalize(hidden.float(), dim=-1))
     torch.testing.assert_close(redundancy_scores(hidden, (24, 32), 284), scores, rtol=0, atol=4e-6)
     assert (stand_in_by_cosine(kept_of(hidden, (24, 32), 284), hidden).stand_ins == slots).float().mean() > 0.99
 

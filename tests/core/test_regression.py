@@ -125,9 +125,13 @@ def test_a_sample_is_filled_in_alike_beside_any_others():
 
 
 @pytest.mark.parametrize("kept", [1, MOST_ROWS - 1, MOST_ROWS, MOST_ROWS + 1, 600, 4096])
-def test_the_function_is_fitted_to_more_than_half_of_the_most_tokens_and_to_no_more(kept):
-    assert fitted_rows(kept) <= MOST_ROWS
-    assert fitted_rows(kept) > MOST_ROWS / 2 or fitted_rows(kept) == kept
+def test_the_function_is_fitted_to_more_than_half_of_the_most_tokens_and_to_no_more(kept, monkeypatch):
+    fitted: list[int] = []
+    plain = regression._by_cholesky
+    monkeypatch.setattr(regression, "_by_cholesky", lambda *given: fitted.append(given[0].shape[1]) or plain(*given))
+    before = random_tokens((1, kept + 1, 3), 1)
+    filled_in(subset_of(before, kept), before, random_tokens((1, kept, 3), 2))
+    assert fitted_rows(kept) / 2 < fitted[0] <= fitted_rows(kept) <= MOST_ROWS
 
 
 def test_the_function_is_fitted_to_every_second_of_twice_as_many_tokens(monkeypatch):
@@ -138,7 +142,6 @@ def test_the_function_is_fitted_to_every_second_of_twice_as_many_tokens(monkeypa
     other[:, 1::2] += 1.0
     differs = filled_in(subset, before, other) - filled_in(subset, before, change)
     torch.testing.assert_close(differs, subset.expand(other - change))
-    assert fitted_rows(60) == 30
 
 
 def test_more_kept_tokens_than_rows_give_the_function_of_some(monkeypatch):
@@ -185,11 +188,14 @@ def test_what_a_processor_cannot_solve_is_raised():
         regression._solve(torch.eye(3).unsqueeze(0), torch.zeros(1, 4, 2))
 
 
-def test_a_gradient_goes_through_it():
+@pytest.mark.parametrize(("keep", "merged"), [(11, True), (11, False), (40, True)])
+def test_a_gradient_goes_through_it(keep, merged):
     before = random_tokens((1, N, 6), 1).requires_grad_()
-    change = random_tokens((1, 11, 6), 2).requires_grad_()
-    subset = subset_of(before.detach(), 11)
-    filled_in(subset, before, change).sum().backward()
+    change = random_tokens((1, keep, 6), 2).requires_grad_()
+    subset = subset_of(before.detach(), keep)
+    if keep == 40:
+        assert (subset.members == 1).any(), "such a token is nowhere from what went through the layers for it"
+    filled_in(subset, before, change, merged).sum().backward()
     assert before.grad.isfinite().all()
     assert change.grad.isfinite().all()
 

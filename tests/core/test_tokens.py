@@ -103,6 +103,31 @@ def test_gather_works_on_tensors_that_are_not_contiguous():
     assert torch.equal(gather_tokens(x, index), torch.stack([x[0, [0, 3]], x[1, [11, 2]]]))
 
 
+def test_one_samples_subset_serves_a_batch_and_rows_are_of_the_tensor_given():
+    subset = TokenSubset(torch.tensor([[0, 3]]), torch.tensor([[1, 2]]), torch.tensor([[1, 0]]))
+    x = random_tokens((2, 6, 3), 1)
+    assert torch.equal(subset.gather(x[:, :4]), x[:, [0, 3]])
+    assert torch.equal(subset.gather(x), x[:, [0, 3]])
+    assert torch.equal(subset.gather_dropped(x), x[:, [1, 2]])
+    assert torch.equal(subset.expand(x[:, :2]), x[:, [0, 1, 0, 1]])
+    both = TokenSubset.join(
+        [subset, TokenSubset(torch.tensor([[1, 2]]), torch.tensor([[0, 3]]), torch.tensor([[1, 0]]))]
+    )
+    assert torch.equal(both.gather(x), torch.stack([x[0, [0, 3]], x[1, [1, 2]]]))
+    with pytest.raises(RuntimeError):
+        both.gather(random_tokens((4, 4, 3), 1))
+
+
+def test_what_is_known_of_the_tokens_stays_with_other_stand_ins():
+    subset = TokenSubset(torch.tensor([[0, 3], [1, 2]]), torch.tensor([[1, 2], [0, 3]]), torch.tensor([[1, 0], [1, 0]]))
+    x = random_tokens((2, 4, 3), 1)
+    before = subset.gather(x), subset.gather_dropped(x), subset.expand(x[:, :2])
+    other = subset.with_stand_ins(torch.zeros(2, 2, dtype=torch.int64))
+    assert torch.equal(other.gather(x), before[0])
+    assert torch.equal(other.gather_dropped(x), before[1])
+    assert torch.equal(other.expand(x[:, :2]), torch.stack([x[0, [0, 0, 0, 1]], x[1, [0, 0, 1, 0]]]))
+
+
 def test_dropped_tokens_start_with_the_nearest_kept_in_order():
     subset = TokenSubset.top(torch.tensor([[0.0, 9.0, 0.0, 0.0, 0.0, 9.0, 0.0]]), 2)
     assert subset.keep_index.tolist() == [[1, 5]]

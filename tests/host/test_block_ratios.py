@@ -71,6 +71,17 @@ def test_the_record_says_why_a_block_is_whole_and_the_plan_what_is_saved(host: I
     assert record.spent.saved_share > 0.3
 
 
+def test_a_block_that_does_not_pay_stays_whole_and_the_record_says_why(host: InProcessHost) -> None:
+    sample(defaults(host, 0.05), KIND, width=256, height=256, steps=2)
+    record = records(host)[-1]
+    why = {place.name: place.whole_because for place in record.places}
+    spared = {name for name, said in why.items() if said == "choosing tokens would take most of what that saves"}
+    assert spared
+    assert spared <= set(QUARTER)
+    assert record.spent.saved_share == pytest.approx(record.planned, abs=2e-4)
+    assert record.spent.saved_share >= 0
+
+
 def test_the_budget_plans_the_same_shares(host: InProcessHost) -> None:
     size = {"width": 256, "height": 256}
     ratio, _ = host.call("ATEDMBudget", model=shared_model(KIND), saving=0.2, **size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from ...pack.atedm_core.unet.schedule import DSAPSchedule
@@ -28,5 +29,5 @@ def sdxl() -> UNetStructure:
     return UNetStructure(blocks, (17_328_640, 66_457_600, 249_446_400), 24_903_680)
 
 
-SDXL_SCHEDULE = DSAPSchedule().for_model(sdxl())
+SDXL_SCHEDULE = replace(DSAPSchedule().for_model(sdxl()), only_where_it_pays=False)
 """The defaults as they are on SDXL, whatever model of the lab they are tried on."""
