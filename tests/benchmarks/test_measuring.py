@@ -81,7 +81,7 @@ def test_ideal_speed_ups_of_sdxl_are_those_of_the_defaults(comfyui, monkeypatch)
     model = random_models.sdxl((2, 10), 320)
     assert all(weight.is_meta for weight in model.model.diffusion_model.parameters())
     found = [ideal_speed_up(model, (1024, 1024), DEFAULT_RATIO, point) for point in PRUNE_POINTS]
-    assert found == pytest.approx([1.55, 1.62, 1.65], abs=0.006)
+    assert found == pytest.approx([1.54, 1.61, 1.64], abs=0.006)
 
 
 def test_documents_agree_with_the_results():
