@@ -34,6 +34,17 @@ def test_each_pruning_point_has_its_ideal_speed_up(point, edge):
         assert found == pytest.approx(expected, abs=0.0051)
 
 
+def test_choosing_takes_the_shares_that_the_documents_tell():
+    def share(edge, schedule):
+        free, counted = (budget_of(sdxl(), (edge, edge), schedule, one).saving for one in (FREE, PruneSettings()))
+        return 100 * (1 - counted / free)
+
+    shares = [[share(edge, schedule) for edge in (64, 128, 256)] for schedule in (DSAPSchedule(), FLAT)]
+    for found, (least, most) in zip(shares, [(0.1, 0.6), (1.1, 6.5)], strict=True):
+        assert min(found) == pytest.approx(least, abs=0.051)
+        assert max(found) == pytest.approx(most, abs=0.051)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     saving=st.floats(0, 0.4),

@@ -43,6 +43,19 @@ def test_the_widest_grids_of_sd15_stay_whole(latent):
         assert stay == kept_tokens(tokens, 0.66)
 
 
+@pytest.mark.parametrize(
+    ("name", "level", "latent", "told"),
+    [("sd15", 0, 64, 0.72), ("sd15", 0, 96, 1.51), ("sdxl", 2, 128, 0.005)],
+)
+def test_choosing_takes_the_share_of_the_saving_that_the_documents_tell(name, level, latent, told):
+    block = next(block for block in MODELS[name].blocks if block.level == level)
+    tokens = prod(MODELS[name].grid(level, (latent, latent)))
+    stay = kept_tokens(tokens, 0.66)
+    choosing = choosing_flops(DEFAULT_SETTINGS, block.width, tokens, stay)
+    saved = block_flops(block, tokens) - (pruned_flops(DEFAULT_SETTINGS, block, tokens, stay) - choosing)
+    assert choosing / saved == pytest.approx(told, abs=0.0051 if told > 0.1 else 0.00051)
+
+
 def test_it_depends_on_size_ratio_and_settings():
     assert kept(sd15(), 1, 64, 0.3)[1] < 1024
     assert kept(sd15(), 1, 128, 0.3)[1] == 4096
